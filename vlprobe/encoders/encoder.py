@@ -1,0 +1,46 @@
+"""The one interface of every model that can be probed: `Encoder.encode(batch) -> list[Hidden]`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from vlprobe.types import Example, Hidden, Modality
+
+
+class Encoder(ABC):
+    """A model that turns examples into hidden states whose every position is known.
+
+    A subclass states `modalities` and `layers`, and writes `encode`. `load_model` fills in the rest.
+    """
+
+    modalities: ClassVar[tuple[Modality, ...]]
+    """What it reads: ("text",), ("image",) or ("text", "image")."""
+    needs: ClassVar[tuple[Modality, ...]] = ()
+    """Modalities that it cannot do without. A joint model that also takes a text alone, or an image alone,
+    leaves this empty; what it is not given is None in the example."""
+    layers: Mapping[str, int]
+    """Layer address -> width of its states, in order of depth, as `encode` returns them."""
+
+    name: str = ""
+    """As the study calls it."""
+    stage: str = "pretrained"
+    """What the checkpoint was trained for."""
+    revision: str = ""
+    """Hub commit, or sha256 over the checkpoint's files: the same revision gives the same states."""
+    left_out: tuple[str, ...] = ()
+    """Weights of the checkpoint that are not used (heads), and layers that it does not bring (pooler)."""
+
+    @abstractmethod
+    def encode(self, batch: Sequence[Example]) -> list[Hidden]:
+        """Return one `Hidden` per layer of `layers`, in that order.
+
+        What an example's states are must not depend on the rest of the batch.
+
+        Args:
+            batch: examples that all have the same modalities present. Their `target` is not to be read.
+
+        Raises:
+            BadRow: an example cannot be encoded (undecodable image, text longer than the model takes).
+        """

@@ -1,0 +1,67 @@
+"""Opening images that others made: whole, of sane size, in their folder, the right way up."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlprobe.errors import BadRow
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 100_000_000
+"""Refused above this: a decompression bomb rather than a photograph."""
+
+
+def image_inside(folder: Path, name: str, place: str) -> Path:
+    """Return `folder/name`, refusing a name that leaves the folder.
+
+    Raises:
+        BadRow: the name is empty, absolute, or climbs out of the folder (also through a link).
+    """
+    if not name.strip():
+        raise BadRow(place, "the image name is empty")
+    # Both by text and by what is on disk: a link inside the folder may point out of it.
+    root = os.path.realpath(folder)
+    path = os.path.realpath(os.path.join(root, name))
+    if "\x00" in name or not path.startswith(root + os.sep):
+        raise BadRow(place, f"the image name {name!r} leaves its folder {folder}; image names must stay inside it")
+    return folder / name
+
+
+def open_image(image: Path | bytes, place: str = "") -> Image.Image:
+    """Decode an image fully and return it as RGB, turned as its EXIF orientation says.
+
+    Args:
+        image: a file, or the bytes of one.
+        place: the file and row that name it, for messages.
+
+    Raises:
+        BadRow: no such file, not an image, truncated, or more than `MAX_PIXELS` pixels.
+    """
+    from PIL import Image, ImageOps
+
+    name = str(image) if isinstance(image, Path) else "the embedded image"
+    place = place or name
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+            opened = Image.open(image if isinstance(image, Path) else io.BytesIO(image))
+        with opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise BadRow(
+                    place,
+                    f"{name} has {opened.width} x {opened.height} pixels; the limit is {MAX_PIXELS:,}: scale it down",
+                )
+            opened.load()
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except FileNotFoundError:
+        raise BadRow(place, f"image file {name} does not exist") from None
+    except Image.DecompressionBombError as error:
+        raise BadRow(place, f"{name} is too large: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BadRow(place, f"{name} cannot be decoded ({error}); the file is damaged or not an image") from None

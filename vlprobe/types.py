@@ -1,0 +1,182 @@
+"""The nouns of the straight line: Example, Task, Hidden, Features, Result.
+
+`Task -load-> Example -pair-> Example -encode-> Hidden -pool-> Features -probe-> Result`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Level = Literal["language", "vision", "multimodal"]
+Unit = Literal["input", "word", "region"]
+Modality = Literal["text", "image"]
+Target = str | float | None
+"""A class name, a number to be regressed, or None: this unit is not asked about."""
+
+SPLITS = ("train", "validation", "test")
+
+ROLES = ("", "cls", "word", "patch", "region")
+"""What a position of a hidden state can be; `Hidden.role` holds indices into this tuple. "" is everything
+else: separators, padding, register tokens, template text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One input of a model, with the answers that a probe is to find in its representation."""
+
+    id: str
+    """Unique inside its task, over all splits."""
+    group: str
+    """Examples that are not independent share it (captions of one image, rewrites of one caption): a split
+    never cuts a group, the bootstrap resamples groups."""
+    text: str | None
+    """The caption, sentence or question; a masked word is written `[MASK]`. None: no text."""
+    image: Path | bytes | None
+    """A file, or the encoded bytes of one (JPEG, PNG, ...). None: no image."""
+    target: tuple[Target, ...]
+    """One value per unit: one for unit `input`, `len(words)` for `word`, `len(boxes)` for `region`."""
+    words: tuple[tuple[int, int], ...] = ()
+    """Character span (start, end) in `text` of every word; filled for unit `word`."""
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    """(x1, y1, x2, y2) as fractions of image width and height, in [0, 1]; filled for unit `region`."""
+    place: str = ""
+    """The file and row it came from, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that a task was read from."""
+
+    path: str
+    """As the user named it, resolved."""
+    sha256: str
+    """Of its bytes."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question to put to representations: labelled examples in splits."""
+
+    name: str
+    """As the study calls it."""
+    level: Level
+    """Which side carries the target; a pairing may move only the other one."""
+    unit: Unit
+    """What one target belongs to: the whole input, a word of the text, a region of the image."""
+    classes: tuple[str, ...]
+    """Class names, sorted; empty: the targets are numbers and the task is a regression."""
+    splits: Mapping[str, tuple[Example, ...]]
+    """Examples by split: `train`, `test` and, where the data bring one, `validation`."""
+    source: tuple[Source, ...] = ()
+    """The files it was read from."""
+    revision: str = ""
+    """Revision of the data set where it has one (a hub commit), else empty."""
+    licence: str = ""
+    """Licence of the data, as its publisher states it; empty: not stated."""
+    citation: str = ""
+    """The paper to cite."""
+    images: str = ""
+    """Why `Example.image` is None where the data have images, and the cure (e.g. "set FLICKR30K ...")."""
+    skipped: tuple[str, ...] = ()
+    """One line for every row that was left out, with file, row and reason."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """What the study said about it, resolved."""
+
+    def load(self, split: str) -> tuple[Example, ...]:
+        """Return the examples of one split.
+
+        Raises:
+            DataError: the task has no such split.
+        """
+        from vlprobe.errors import DataError, did_you_mean
+
+        if split not in self.splits:
+            raise DataError(f"task {self.name} has no split '{split}'{did_you_mean(split, self.splits)}")
+        return self.splits[split]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """One layer of one batch, and for every position what it is."""
+
+    layer: str
+    """Address `stream.index`, e.g. `language.0`, `vision.7`, `joint.12`, or a named extra: `joint.pooler`."""
+    states: torch.Tensor
+    """(batch, position, width), on the model's device."""
+    role: np.ndarray
+    """(batch, position) int8: index into `ROLES`."""
+    word: np.ndarray
+    """(batch, position) int32: which of `Example.words` the piece belongs to, or -1."""
+    box: np.ndarray
+    """(batch, position, 4) float32: x1, y1, x2, y2 as fractions of the image, or NaN."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """One layer's representation of every unit of a list of examples: what a probe is trained on."""
+
+    layer: str
+    """Layer address, as in `Hidden`."""
+    X: np.ndarray
+    """(row, width) float32."""
+    y: np.ndarray
+    """(row,): str for classification, float64 for regression."""
+    group: np.ndarray
+    """(row,) str: `Example.group` of the row."""
+    id: np.ndarray
+    """(row,) str: example id, with `#k` for its k-th unit where the unit is not the input."""
+    key: str
+    """Content address: same model, same inputs, same pooling, same layer give the same key."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One probe's score: one line of `results.jsonl`."""
+
+    task: str
+    """Task name."""
+    level: str
+    """Task level."""
+    model: str
+    """Model name, as the study calls it."""
+    stage: str
+    """What the checkpoint was trained for: `pretrained`, `vqa`, `nlvr2`, `random`, ..."""
+    revision: str
+    """Hub commit, or sha256 of the checkpoint's files."""
+    condition: str
+    """`matched`, `mismatched`, `text-only`, `image-only`, or `A>B`: trained on A, tested on B."""
+    layer: str
+    """Layer address."""
+    unit: str
+    """What was pooled, and how: `input: cls`, `word: first`, `region: box`, ..."""
+    probe: str
+    """Name of the probe."""
+    seed: int
+    """Drew the split, the derangement, the validation part, the shuffled labels and the bootstrap."""
+    control: str
+    """Empty for the probe itself; `majority` or `shuffled-labels` for a control beside it."""
+    metric: str
+    """`accuracy`, or `r2` (1 - residual / total sum of squares on the test part)."""
+    score: float
+    """On the test part."""
+    interval: tuple[float, float]
+    """95 % bootstrap interval of the score, over the groups of the test part."""
+    validation: float
+    """Score on the validation part, by which the L2 strength was chosen; layers are compared by it."""
+    l2: float
+    """Chosen L2 strength: the objective is mean loss + l2/2 |W|^2. NaN for `majority`."""
+    n_train: int
+    """Rows the final probe was fitted on."""
+    n_test: int
+    """Rows the score was computed on."""
+    key: str
+    """Content address of everything above that was an input."""
+    warnings: Sequence[str] = ()
+    """What the probe had to say: not converged, ..."""
