@@ -131,7 +131,9 @@ class Features:
     group: np.ndarray
     """(row,) str: `Example.group` of the row."""
     id: np.ndarray
-    """(row,) str: example id, with `#k` for its k-th unit where the unit is not the input."""
+    """(row,) str: `Example.id` of the row."""
+    index: np.ndarray
+    """(row,) int32: which unit of its example the row is: index into `target`."""
     key: str
     """Content address: same model, same inputs, same pooling, same layer give the same key."""
 

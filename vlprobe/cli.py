@@ -1,0 +1,151 @@
+"""The command line: run, plan, list."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlprobe import __version__
+from vlprobe.errors import VlprobeError
+
+if TYPE_CHECKING:
+    from vlprobe.study import Study
+
+app = typer.Typer(
+    help="What vision-language models know, at which layer, and whether from the image or from the text.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help="Use this one seed.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(help="Use at most so many examples of each split.", show_default=False)]
+Output = Annotated[Path | None, typer.Option(help="Results folder.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, auto.", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option(help="Inputs at a time through a model.", show_default=False)]
+
+
+class Catalogue(StrEnum):
+    """What `vlprobe list` can list."""
+
+    models = "models"
+    tasks = "tasks"
+    probes = "probes"
+    conditions = "conditions"
+
+
+@app.command()
+def run(
+    study: StudyPath,
+    seed: Seed = None,
+    limit: Limit = None,
+    output: Output = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+) -> None:
+    """Compute representations and probes of a study; print its tables. What is there is not computed again."""
+    from rich.console import Console
+
+    from vlprobe.report.summary import summarise
+    from vlprobe.report.terminal import print_tables
+
+    opened = _open(study, seed, output, limit=limit, device=device, batch_size=batch_size)
+    console = Console()
+    before = len(opened.results().known)
+    results = opened.run(progress=True)
+    made = len(opened.results().known) - before
+    print_tables(summarise(results), console)
+    _print_notes(opened)
+    said = f"{made} results computed" if made else "nothing to compute: all results were there"
+    console.print(f"{said}. Results: {opened.output / 'results.jsonl'}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    study: StudyPath,
+    seed: Seed = None,
+    limit: Limit = None,
+    output: Output = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+) -> None:
+    """Say what a study would compute, without computing it."""
+    opened = _open(study, seed, output, limit=limit, device=device, batch_size=batch_size)
+    made = opened.plan()
+    typer.echo(f"forward passes: {made.forward_passes:,}")
+    typer.echo(f"features: {made.feature_bytes / 1e9:.3g} GB")
+    typer.echo(f"probes: {made.probes:,} to compute, {made.done:,} done")
+    for note in made.notes:
+        typer.echo(f"note: {note}")
+    for line in made.skipped:
+        typer.echo(f"left out: {line}")
+
+
+@app.command("list")
+def list_(what: Annotated[Catalogue, typer.Argument(help="The catalogue.", show_default=False)]) -> None:
+    """List the models, tasks, probes or conditions that a study file can name."""
+    for name, text in _catalogue(what).items():
+        typer.echo(f"{name:<20} {text}")
+
+
+def _catalogue(what: Catalogue) -> dict[str, str]:
+    """Return name -> description."""
+    if what is Catalogue.models:
+        from vlprobe.encoders import FAMILIES
+
+        return {name: family.description for name, family in FAMILIES.items()}
+    if what is Catalogue.tasks:
+        from vlprobe.tasks import TASKS
+
+        return {name: f"{row.level}, {row.unit}: {row.description}" for name, row in TASKS.items()}
+    if what is Catalogue.probes:
+        from vlprobe.probes import CONTROLS, PROBES
+
+        return PROBES | {name: f"control: {text}" for name, text in CONTROLS.items()}
+    from vlprobe.pairing import CONDITIONS
+
+    return CONDITIONS | {"A>B": "the probe is trained on A and tested on B, e.g. matched>mismatched"}
+
+
+def _open(path: Path, seed: int | None, output: Path | None, **settings: int | str | None) -> Study:
+    from vlprobe.study import Study
+
+    seeds, place = (None if seed is None else [seed]), (None if output is None else str(output))
+    return Study.from_file(path, seeds=seeds, output=place, **settings)
+
+
+def _print_notes(opened: Study) -> None:
+    import json
+
+    described = json.loads((opened.output / "study.json").read_text(encoding="utf-8"))
+    for note in described["not_done"]:
+        typer.echo(f"note: {note}")
+    skipped = described["skipped_rows"]
+    if skipped:
+        typer.echo(f"{len(skipped)} rows left out (bad_rows: skip); all are listed in {opened.output / 'study.json'}:")
+        for line in skipped[:5]:
+            typer.echo(f"  {line}")
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; what is wrong with the input is said in a message, not in a traceback."""
+    try:
+        app()
+    except VlprobeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("Stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,241 @@
+"""What a study would compute: which model is shown what, and which results are still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from vlprobe.digest import digest
+from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
+from vlprobe.extract import Extraction, ImageDigests, layers_of, missing, request
+from vlprobe.pairing import obstacle, pair, read_condition
+from vlprobe.pooling import check_pooling
+from vlprobe.splits import Parts, cut
+from vlprobe.store import Store
+from vlprobe.study_file import StudyFile
+from vlprobe.types import Example, Task
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
+
+PROBE_VERSION = 1
+"""Part of every result's key: raise it when the same features would no longer give the same result."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One result that a cell is to bring."""
+
+    layer: str
+    """Layer address; empty for `majority`, which looks at no layer."""
+    control: str
+    """As in `Result`."""
+    key: str
+    """Content address of the result."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one task under one condition with one seed: the unit of planning."""
+
+    model: Encoder
+    """The encoder."""
+    task: Task
+    """The task."""
+    condition: str
+    """As the study names it: `matched`, `matched>mismatched`, ..."""
+    seed: int
+    """One of the study's seeds."""
+    trained: Extraction
+    """Inputs of the condition that the probe is trained on, all parts."""
+    tested: Extraction
+    """Inputs of the condition that it is tested on, all parts."""
+    part: Mapping[str, str]
+    """Example id -> train, validation or test."""
+    layers: tuple[str, ...]
+    """Addresses to probe."""
+    key: str
+    """Content address of inputs, targets, parts, seed and probe."""
+
+    def wanted(self, store: Store) -> list[Wanted]:
+        """Return the results that this cell is to bring.
+
+        Which layers a unit can be pooled from is known for sure once the store holds features of the cell.
+        """
+        layers: Sequence[str] = self.layers
+        if self.trained.shards and store.has(self.trained.key, 0):
+            poolable = layers_of(self.trained, store)
+            layers = [layer for layer in layers if layer in poolable]
+        pairs = [("", "majority"), *((layer, control) for layer in layers for control in ("", "shuffled-labels"))]
+        return [Wanted(layer, control, digest(self.key, layer, control)) for layer, control in pairs]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study would compute."""
+
+    cells: tuple[Cell, ...]
+    """In the order in which they run: model by model."""
+    notes: tuple[str, ...]
+    """Combinations that cannot be asked, and why."""
+    skipped: tuple[str, ...]
+    """Rows left out, and why."""
+    forward_passes: int
+    """Inputs that the models would still be run on."""
+    feature_bytes: int
+    """Disk that their pooled rows would take."""
+    probes: int
+    """Results that are still to be computed, controls counted."""
+    done: int
+    """Results that are there already."""
+
+
+def make_plan(
+    file: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task], store: Store, done: Mapping[str, object]
+) -> Plan:
+    """Lay out a study and say what of it is missing.
+
+    Args:
+        file: its settings.
+        models: loaded.
+        tasks: loaded.
+        store: what is in there need not be computed again.
+        done: keys of the results that are there.
+
+    Raises:
+        StudyError: a layer that no model has, an unknown pooling.
+        BadRow, DataError: see `cut`; an image that cannot be opened.
+    """
+    chosen = {model.name: _layers(file, models, model) for model in models}
+    notes = [f"{name} has none of the layers {', '.join(file.layers)}" for name, layers in chosen.items() if not layers]
+    images = ImageDigests()
+    cells: list[Cell] = []
+    skipped: dict[str, None] = {}
+    for task in tasks:
+        skipped |= dict.fromkeys(task.skipped)
+        for seed in file.seeds:
+            try:
+                parts = _readable(cut(task, seed, file.limit, file.bad_rows), models, images, file.bad_rows)
+                skipped |= dict.fromkeys(parts.skipped)
+                able = [model for model in models if chosen[model.name]]
+                cells += _cells(file, chosen, able, _Asked(task, seed, parts, images), notes)
+            except VlprobeError as error:
+                error.add_note(f"while preparing task {task.name}, seed {seed}")
+                raise
+    cells.sort(key=lambda cell: [model.name for model in models].index(cell.model.name))
+    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), *_cost(cells, store, done))
+
+
+def _layers(file: StudyFile, models: Sequence[Encoder], model: Encoder) -> tuple[str, ...]:
+    if file.layers == "all":
+        return tuple(model.layers)
+    known = list(dict.fromkeys(layer for any_model in models for layer in any_model.layers))
+    for layer in file.layers:
+        if layer not in known:
+            raise StudyError(f"layers: no model of this study has a layer '{layer}'{did_you_mean(layer, known)}")
+    return tuple(layer for layer in model.layers if layer in file.layers)
+
+
+def _readable(parts: Parts, models: Sequence[Encoder], images: ImageDigests, bad_rows: str) -> Parts:
+    """Open every image that a model will be shown; leave out the rows whose image is damaged, if that is asked for."""
+    if not any("image" in model.modalities for model in models):
+        return parts
+    skipped = list(parts.skipped)
+    kept: dict[str, tuple[Example, ...]] = {}
+    for name, examples in parts.named().items():
+        good = []
+        for example in examples:
+            try:
+                images(example)
+                good.append(example)
+            except BadRow as error:
+                if bad_rows == "error":
+                    raise BadRow(
+                        error.place, f"{error.problem}. Or set bad_rows: skip in the study to leave such rows out"
+                    ) from None
+                skipped.append(str(error))
+        if not good:
+            raise DataError(f"no row of the {name} part has an image that can be opened")
+        kept[name] = tuple(good)
+    return replace(parts, **kept, skipped=tuple(skipped))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One task with one seed, ready to be put to models."""
+
+    task: Task
+    """The task."""
+    seed: int
+    """The seed."""
+    parts: Parts
+    """Its cut."""
+    images: ImageDigests
+    """Shared by all."""
+
+    def shown(self, condition: str) -> list[Example]:
+        """Return all parts as a simple condition pairs them, in the order of the task's file.
+
+        That order is the same whatever the seed's cut, so seeds share what is extracted.
+        """
+        place = {e.id: i for i, e in enumerate(e for split in self.task.splits.values() for e in split)}
+        paired = [
+            example
+            for name, examples in self.parts.named().items()
+            for example in pair(examples, condition, self.task.level, self.seed, name)
+        ]
+        return sorted(paired, key=lambda example: place[example.id])
+
+
+def _cells(
+    file: StudyFile, chosen: Mapping[str, tuple[str, ...]], models: Sequence[Encoder], asked: _Asked, notes: list[str]
+) -> list[Cell]:
+    """Return the cells of one task and seed; what cannot be asked goes to `notes`."""
+    task = asked.task
+    how = check_pooling(task.unit, getattr(file.pooling, task.unit))
+    part = {example.id: name for name, examples in asked.parts.named().items() for example in examples}
+    shown: dict[str, list[Example]] = {}
+    cells = []
+    for condition in file.conditions:
+        simple = read_condition(condition)
+        for model in models:
+            reasons = [obstacle(each, task, model.modalities, model.needs) for each in simple]
+            if any(reasons):
+                notes.append(f"{task.name}, {model.name}, {condition}: not done, {next(filter(None, reasons))}")
+                continue
+            for each in simple:
+                shown[each] = shown.get(each) or asked.shown(each)
+            trained, tested = (request(model, shown[each], task.unit, how, asked.images) for each in simple)
+            layers = chosen[model.name]
+            if trained.unit != "input":  # a pooler is one vector for the whole input
+                layers = tuple(layer for layer in layers if not layer.endswith(".pooler"))
+            key = _key(trained, tested, part, asked)
+            cells.append(Cell(model, task, condition, asked.seed, trained, tested, part, layers, key))
+    return cells
+
+
+def _key(trained: Extraction, tested: Extraction, part: Mapping[str, str], asked: _Asked) -> str:
+    rows = [[example.id, part[example.id], example.group, example.target] for example in trained.examples]
+    return digest(PROBE_VERSION, trained.key, tested.key, rows, asked.seed, asked.task.name, bool(asked.task.classes))
+
+
+def _cost(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[int, int, int, int]:
+    """Return (forward passes, bytes of features, probes to do, results there)."""
+    extractions: dict[str, tuple[Extraction, int]] = {}
+    wanted: dict[str, bool] = {}
+    for cell in cells:
+        results = cell.wanted(store)
+        wanted |= {result.key: result.key in done for result in results}
+        if all(result.key in done for result in results):
+            continue
+        width = sum(cell.model.layers.values())
+        extractions |= {extraction.key: (extraction, width) for extraction in (cell.trained, cell.tested)}
+    passes = size = 0
+    for extraction, width in extractions.values():
+        absent = missing(extraction, store)
+        passes += absent
+        rows = sum(t is not None for i in extraction.inputs for t in extraction.examples[i].target)
+        size += round(rows * absent / max(len(extraction.inputs), 1)) * width * 4
+    there = sum(wanted.values())
+    return passes, size, len(wanted) - there, there

@@ -1,0 +1,1 @@
+"""Results -> summaries -> tables. Reads results; nothing of the pipeline reads it."""

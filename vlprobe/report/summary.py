@@ -1,0 +1,70 @@
+"""Results -> one plain dict: what the tables and pages are filled from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+from vlprobe.types import Result
+
+
+def summarise(results: Iterable[Result]) -> dict[str, Any]:
+    """Return {task: {metric, conditions, rows: {model: {condition: cell}}}}.
+
+    A cell is the layer with the best mean validation score over seeds (the test part takes no part in the choice),
+    with its mean test score, the interval that holds every seed's interval, and the controls beside it.
+    """
+    by_task: dict[str, list[Result]] = {}
+    for result in results:
+        by_task.setdefault(result.task, []).append(result)
+    return {task: _task(rows) for task, rows in by_task.items()}
+
+
+def _task(results: Sequence[Result]) -> dict[str, Any]:
+    cells: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        cells.setdefault((f"{result.model} ({result.stage})", result.condition), []).append(result)
+    rows: dict[str, dict[str, Any]] = {}
+    for (model, condition), inside in cells.items():
+        rows.setdefault(model, {})[condition] = _cell(inside)
+    return {
+        "level": results[0].level,
+        "metric": results[0].metric,
+        "conditions": list(dict.fromkeys(result.condition for result in results)),
+        "rows": rows,
+    }
+
+
+def _cell(results: Sequence[Result]) -> dict[str, Any]:
+    by_layer: dict[str, list[Result]] = {}
+    for result in results:
+        if not result.control:
+            by_layer.setdefault(result.layer, []).append(result)
+    majority = [result.score for result in results if result.control == "majority"]
+    layers = {name: _layer(rows) for name, rows in by_layer.items()}
+    cell: dict[str, Any] = {"majority": _mean(majority), "layers": layers}
+    if not by_layer:
+        return cell
+    best = max(by_layer, key=lambda name: _mean([result.validation for result in by_layer[name]]))
+    shuffled = [r.score for r in results if r.control == "shuffled-labels" and r.layer == best]
+    return cell | {"layer": best, "shuffled": _mean(shuffled)} | layers[best]
+
+
+def _layer(rows: Sequence[Result]) -> dict[str, Any]:
+    return {
+        "score": _mean([row.score for row in rows]),
+        "low": min(row.interval[0] for row in rows),
+        "high": max(row.interval[1] for row in rows),
+        "validation": _mean([row.validation for row in rows]),
+        "unit": rows[0].unit,
+        "seeds": len(rows),
+        "n_train": rows[0].n_train,
+        "n_test": rows[0].n_test,
+        "warnings": sum(len(row.warnings) for row in rows),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan

@@ -1,0 +1,199 @@
+"""Running a plan: representations, probes, controls, results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from vlprobe.digest import generator
+from vlprobe.errors import DataError, VlprobeError
+from vlprobe.extract import compute, features, layers_of
+from vlprobe.plan import Cell, Plan, Wanted
+from vlprobe.probes.linear import L2Path, Logistic, Probed, Ridge, Split, probe
+from vlprobe.results import Results
+from vlprobe.statistics import interval, score
+from vlprobe.store import Store
+from vlprobe.study_file import StudyFile
+from vlprobe.types import SPLITS, Features, Result
+
+
+class Bars(Protocol):
+    """Where progress is told."""
+
+    def forward(self, count: int) -> None:
+        """Say that so many inputs went through a model."""
+
+    def probed(self, count: int) -> None:
+        """Say that so many results were made."""
+
+
+def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: bool) -> list[Result]:
+    """Compute what a plan lacks and return all its results, those that were there included.
+
+    Args:
+        plan: what to compute.
+        results: where results go, one at a time as they are made.
+        store: where representations go.
+        file: the study's settings.
+        progress: show bars.
+
+    Raises:
+        VlprobeError: with model, task, condition and seed in its notes.
+    """
+    found: list[Result] = []
+    skipped: dict[str, None] = {}
+    with _bars(plan, progress) as bars:
+        for cell in plan.cells:
+            try:
+                found += _run_cell(cell, results, store, file, bars, skipped)
+            except VlprobeError as error:
+                where = f"{cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}"
+                error.add_note(f"while running {where}")
+                raise
+    if skipped:
+        results.add_skipped(list(skipped))
+    return found
+
+
+def _run_cell(
+    cell: Cell, results: Results, store: Store, file: StudyFile, bars: Bars, skipped: dict[str, None]
+) -> list[Result]:
+    if any(wanted.key not in results.known for wanted in cell.wanted(store)):
+        for extraction in dict.fromkeys((cell.trained.key, cell.tested.key)):
+            chosen = cell.trained if extraction == cell.trained.key else cell.tested
+            lines = compute(cell.model, chosen, store, file.batch_size, file.bad_rows, bars.forward)
+            skipped |= dict.fromkeys(lines)
+        _compute_results(cell, results, store, bars)
+    found = []
+    for wanted in cell.wanted(store):
+        # A result of the same inputs under another name (a text model does not see the mismatch) is not made twice.
+        labelled = replace(
+            results.known[wanted.key], model=cell.model.name, stage=cell.model.stage, condition=cell.condition
+        )
+        results.add(labelled)
+        found.append(labelled)
+    return found
+
+
+def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> None:
+    by_layer: dict[str, list[Wanted]] = {}
+    for wanted in cell.wanted(store):
+        if wanted.key not in results.known:
+            by_layer.setdefault(wanted.layer, []).append(wanted)
+    poolings = layers_of(cell.trained, store)
+    for layer, wanted_here in by_layer.items():
+        source = layer or next(iter(poolings))  # the majority needs targets, which every layer brings
+        parts = _parts(cell, store, source)
+        for wanted in wanted_here:
+            result = _majority(cell, wanted, parts) if wanted.control == "majority" else _probe(cell, wanted, parts)
+            how = poolings[layer] if layer else ""
+            results.add(replace(result, unit=f"{cell.trained.unit}: {how}" if how else cell.trained.unit))
+            bars.probed(1)
+
+
+def _parts(cell: Cell, store: Store, layer: str) -> dict[str, Features]:
+    """Return the features of one layer by part: train and validation of one condition, test of the other."""
+    trained = features(cell.trained, store, layer)
+    tested = trained if cell.tested.key == cell.trained.key else features(cell.tested, store, layer)
+    parts = {}
+    for name in SPLITS:
+        whole = tested if name == "test" else trained
+        rows = np.array([cell.part[example] == name for example in whole.id], dtype=bool)
+        if not rows.any():
+            raise DataError(f"no row of the {name} part is left for layer {layer}: all were left out as bad rows")
+        parts[name] = replace(
+            whole, X=whole.X[rows], y=whole.y[rows], group=whole.group[rows], id=whole.id[rows], index=whole.index[rows]
+        )
+    return parts
+
+
+def _probe(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Result:
+    kind: type[L2Path] = Logistic if cell.task.classes else Ridge
+    y = {name: parts[name].y for name in SPLITS}
+    if wanted.control == "shuffled-labels":
+        y |= {name: _shuffled(y[name], cell, name) for name in ("train", "validation")}
+    probed = probe(kind, *(Split(parts[name].X, y[name]) for name in SPLITS))
+    return _result(cell, wanted, parts, probed, kind)
+
+
+def _shuffled(y: np.ndarray, cell: Cell, part: str) -> np.ndarray:
+    return generator(cell.seed, "shuffled-labels", cell.task.name, part).permutation(y)
+
+
+def _majority(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Result:
+    kind: type[L2Path] = Logistic if cell.task.classes else Ridge
+    y = np.concatenate([parts["train"].y, parts["validation"].y])
+    if cell.task.classes:
+        values, counts = np.unique(y, return_counts=True)
+        answer = values[counts.argmax()]
+    else:
+        answer = y.mean()
+    predicted = np.full(len(parts["test"].y), answer)
+    held_out = np.full(len(parts["validation"].y), answer)
+    probed = Probed(predicted, score(parts["validation"].y, held_out, kind.metric), float("nan"), ())
+    return _result(cell, wanted, parts, probed, kind)
+
+
+def _result(cell: Cell, wanted: Wanted, parts: Mapping[str, Features], probed: Probed, kind: type[L2Path]) -> Result:
+    test = parts["test"]
+    return Result(
+        task=cell.task.name,
+        level=cell.task.level,
+        model=cell.model.name,
+        stage=cell.model.stage,
+        revision=cell.model.revision,
+        condition=cell.condition,
+        layer=wanted.layer,
+        unit=cell.trained.unit,
+        probe="" if wanted.control == "majority" else kind.__name__.lower(),
+        seed=cell.seed,
+        control=wanted.control,
+        metric=kind.metric,
+        score=score(test.y, probed.predicted, kind.metric),
+        interval=interval(test.y, probed.predicted, test.group, kind.metric, cell.seed),
+        validation=probed.validation,
+        l2=probed.l2,
+        n_train=len(parts["train"].y) + len(parts["validation"].y),
+        n_test=len(test.y),
+        key=wanted.key,
+        warnings=probed.warnings,
+    )
+
+
+class _Silent:
+    """Tells nobody."""
+
+    def forward(self, count: int) -> None:
+        """Do nothing."""
+
+    def probed(self, count: int) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def _bars(plan: Plan, progress: bool) -> Iterator[Bars]:
+    """Yield bars with counts and time left on the terminal; silent ones where there is none, or nothing to do."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not progress or not console.is_terminal or not plan.probes:
+        yield _Silent()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as display:
+        inputs = display.add_task("representations", total=plan.forward_passes)
+        probes = display.add_task("probes", total=plan.probes)
+
+        class _Shown:
+            def forward(self, count: int) -> None:
+                display.advance(inputs, count)
+
+            def probed(self, count: int) -> None:
+                display.advance(probes, count)
+
+        yield _Shown()

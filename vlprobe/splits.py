@@ -1,0 +1,171 @@
+"""Cutting a task into train, validation and test so that nothing leaks from one into another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from vlprobe.digest import generator
+from vlprobe.errors import BadRow, DataError
+from vlprobe.types import SPLITS, Example, Task
+
+TEST_SHARE = 1 / 3
+"""Of the examples, where the data bring no test part: as in Salin et al. (2022), 1000 of 3000."""
+VALIDATION_SHARE = 0.2
+"""Of the train part, where the data bring no validation part: it chooses the L2 strength."""
+
+BadRows = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One cut of a task."""
+
+    train: tuple[Example, ...]
+    """The probe is fitted on these."""
+    validation: tuple[Example, ...]
+    """The L2 strength, and the best layer, are chosen on these."""
+    test: tuple[Example, ...]
+    """Scored once."""
+    skipped: tuple[str, ...] = field(default=())
+    """One line for every row left out, and why."""
+
+    def named(self) -> dict[str, tuple[Example, ...]]:
+        """Return the parts by name, in the order of `SPLITS`."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def cut(task: Task, seed: int, limit: int | None = None, bad_rows: BadRows = "error") -> Parts:
+    """Cut a task into train, validation and test, by group.
+
+    A split that the data bring is kept; where the data bring none, whole groups are drawn for the test part.
+    The validation part, where missing, is drawn from train the same way.
+
+    Args:
+        task: its `splits` hold `train` and `test` (and perhaps `validation`), or `all`.
+        seed: draws the groups.
+        limit: at most so many examples of each split that the data bring (of `all`: of each part cut from it).
+        bad_rows: what to do with train rows whose group is in test too, and with test labels that train lacks:
+            raise, or leave them out and say so in `Parts.skipped`.
+
+    Raises:
+        BadRow: such rows, under `bad_rows="error"`.
+        DataError: an empty part, a part with one class only, too few groups to cut.
+    """
+    splits = {name: tuple(examples) for name, examples in task.splits.items()}
+    if "all" in splits:
+        rest, test = _draw_groups(task, splits["all"], TEST_SHARE, seed, "test")
+        splits = {"train": rest, "test": test}
+    for name in ("train", "test"):
+        if not splits.get(name):
+            raise DataError(f"task {task.name}: its {name} part is empty; a probe needs both train and test examples")
+    skipped: list[str] = []
+    splits = _without_leaks(task, splits, bad_rows, skipped)
+    splits = {name: _first(examples, limit, seed, task.name, name) for name, examples in splits.items()}
+    if "validation" not in splits:
+        rest, validation = _draw_groups(task, splits["train"], VALIDATION_SHARE, seed, "validation")
+        splits |= {"train": rest, "validation": validation}
+    if task.classes:
+        splits = _without_unseen(task, splits, bad_rows, skipped)
+    _refuse_one_class(task, splits)
+    return Parts(splits["train"], splits["validation"], splits["test"], tuple(skipped))
+
+
+def _draw_groups(
+    task: Task, examples: tuple[Example, ...], share: float, seed: int, part: str
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Return (rest, drawn): whole groups are drawn at random until `share` of the examples is reached."""
+    sizes: dict[str, int] = {}
+    for example in examples:
+        sizes[example.group] = sizes.get(example.group, 0) + 1
+    if len(sizes) < 2:
+        raise DataError(
+            f"task {task.name}: a {part} part cannot be cut, since its {len(examples)} examples form "
+            f"{len(sizes)} group{'' if len(sizes) == 1 else 's'} (shared images, captions or group column); "
+            "at least two groups are needed"
+        )
+    names = sorted(sizes)
+    order = generator(seed, "split", task.name, part).permutation(len(names))
+    drawn: set[str] = set()
+    count = 0
+    for i in order[:-1]:  # at least one group stays
+        if count >= share * len(examples):
+            break
+        drawn.add(names[i])
+        count += sizes[names[i]]
+    inside = tuple(example for example in examples if example.group in drawn)
+    return tuple(example for example in examples if example.group not in drawn), inside
+
+
+def _first(examples: tuple[Example, ...], limit: int | None, seed: int, task: str, part: str) -> tuple[Example, ...]:
+    """Return `limit` examples drawn at random, in their old order (a file may be sorted by label)."""
+    if limit is None or len(examples) <= limit:
+        return examples
+    chosen = generator(seed, "limit", task, part).choice(len(examples), size=limit, replace=False)
+    return tuple(examples[i] for i in sorted(chosen.tolist()))
+
+
+def _without_leaks(
+    task: Task, splits: dict[str, tuple[Example, ...]], bad_rows: BadRows, skipped: list[str]
+) -> dict[str, tuple[Example, ...]]:
+    """Leave out what shares a group with a later part: test stays whole, train gives way."""
+    present = [name for name in SPLITS if name in splits]
+    kept = dict(splits)
+    for i, name in enumerate(present):
+        where = {example.group: (other, example) for other in present[i + 1 :] for example in splits[other]}
+        leaks = [example for example in splits[name] if example.group in where]
+        if not leaks:
+            continue
+        other, twin = where[leaks[0].group]
+        reason = f"shares its group '{leaks[0].group}' (image, caption or group column)"
+        if bad_rows == "error":
+            raise BadRow(
+                leaks[0].place,
+                f"this {name} row {reason} with the {other} row {twin.place}; {len(leaks)} of {len(splits[name])} "
+                f"{name} rows of task {task.name} leak so. Use another split (`split: grouped` where the task offers "
+                "it), or set bad_rows: skip in the study to leave these rows out and count them",
+            )
+        skipped += [f"{e.place}: {name} row shares group '{e.group}' with {where[e.group][1].place}" for e in leaks]
+        kept[name] = tuple(example for example in splits[name] if example.group not in where)
+        if not kept[name]:
+            raise DataError(f"task {task.name}: every {name} row shares a group with {other}; nothing is left")
+    return kept
+
+
+def _without_unseen(
+    task: Task, splits: dict[str, tuple[Example, ...]], bad_rows: BadRows, skipped: list[str]
+) -> dict[str, tuple[Example, ...]]:
+    """Take out targets that train does not hold: no probe can learn them."""
+    seen = {target for example in splits["train"] for target in example.target}
+    kept = dict(splits)
+    for name in ("validation", "test"):
+        rows: list[Example] = []
+        for example in splits[name]:
+            unseen = [target for target in example.target if target not in seen and target is not None]
+            if unseen and bad_rows == "error":
+                raise BadRow(
+                    example.place,
+                    f"label '{unseen[0]}' of this {name} row of task {task.name} does not occur in train, so no probe "
+                    "can learn it. Use another split or seed, or set bad_rows: skip in the study to leave such units "
+                    "out and count them",
+                )
+            skipped += [f"{example.place}: label '{target}' of this {name} row is not in train" for target in unseen]
+            target = tuple(None if value in unseen else value for value in example.target)
+            if any(value is not None for value in target):
+                rows.append(replace(example, target=target) if unseen else example)
+        kept[name] = tuple(rows)
+    return kept
+
+
+def _refuse_one_class(task: Task, splits: Mapping[str, Sequence[Example]]) -> None:
+    for name in SPLITS:
+        values = {target for example in splits[name] for target in example.target if target is not None}
+        if not values:
+            raise DataError(f"task {task.name}: its {name} part holds no target; add rows or raise --limit")
+        if len(values) == 1 and name != "validation":
+            what = f"one class only ('{values.pop()}')" if task.classes else f"one value only ({values.pop()})"
+            raise DataError(
+                f"task {task.name}: its {name} part holds {what}; a probe needs at least two. "
+                "Check the split, or raise --limit"
+            )

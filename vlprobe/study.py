@@ -1,0 +1,133 @@
+"""A study: the door from Python. Its file, its plan, its run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlprobe.errors import StudyError
+from vlprobe.settings import parse, read_yaml
+from vlprobe.study_file import StudyFile
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.plan import Plan
+    from vlprobe.results import Results
+    from vlprobe.types import Result, Task
+
+
+@dataclass
+class Study:
+    """A study, ready to be planned and run.
+
+    Attributes:
+        file: its settings.
+        folder: where relative paths of the settings start.
+    """
+
+    file: StudyFile
+    folder: Path
+    _models: list[Encoder] = field(default_factory=list, repr=False)
+    _tasks: list[Task] = field(default_factory=list, repr=False)
+
+    @classmethod
+    def from_file(cls, path: str | Path, **overrides: Any) -> Study:
+        """Read a study file.
+
+        Args:
+            path: the YAML file.
+            overrides: settings that replace those of the file; None replaces nothing.
+
+        Raises:
+            StudyError: the file cannot be read, or a key or value is wrong.
+        """
+        path = Path(path)
+        values = read_yaml(path) | {key: value for key, value in overrides.items() if value is not None}
+        return cls(parse(StudyFile, values, path.name), path.resolve().parent)
+
+    @classmethod
+    def from_settings(cls, folder: str | Path = ".", **settings: Any) -> Study:
+        """Make a study from keyword arguments that are named as the keys of a study file.
+
+        Raises:
+            StudyError: a key or value is wrong.
+        """
+        return cls(parse(StudyFile, settings, "study"), Path(folder).resolve())
+
+    @property
+    def output(self) -> Path:
+        """Results folder: `output` of the settings, from the current folder on, or `results/NAME`."""
+        return Path(self.file.output).expanduser() if self.file.output else Path("results") / self.file.name
+
+    def models(self) -> list[Encoder]:
+        """Load the models, once.
+
+        Raises:
+            StudyError, CheckpointError: see `load_model`; two models of one name.
+        """
+        from vlprobe.encoders import load_model
+
+        if not self._models:
+            models = [load_model(spec, folder=self.folder, device=self.file.device) for spec in self.file.models]
+            _refuse_doubles("models", [model.name for model in models])
+            self._models = models
+        return self._models
+
+    def tasks(self) -> list[Task]:
+        """Load the tasks, once.
+
+        Raises:
+            StudyError, DataError, BadRow: see `load_task`; two tasks of one name.
+        """
+        from vlprobe.tasks import load_task
+
+        if not self._tasks:
+            tasks = [
+                load_task(spec, data=self.file.data, folder=self.folder, bad_rows=self.file.bad_rows)
+                for spec in self.file.tasks
+            ]
+            _refuse_doubles("tasks", [task.name for task in tasks])
+            self._tasks = tasks
+        return self._tasks
+
+    def results(self) -> Results:
+        """Open the results folder."""
+        from vlprobe.results import Results
+
+        return Results(self.output)
+
+    def plan(self) -> Plan:
+        """Say what would be computed, and compute nothing.
+
+        Raises:
+            VlprobeError: what `run` would raise about files, models, tasks, layers, images and splits.
+        """
+        from vlprobe.plan import make_plan
+        from vlprobe.store import Store
+
+        return make_plan(self.file, self.models(), self.tasks(), Store(self.output / "features"), self.results().known)
+
+    def run(self, progress: bool = False) -> list[Result]:
+        """Compute what is missing, write it to the results folder, and return all results of this study.
+
+        Args:
+            progress: show bars.
+
+        Raises:
+            VlprobeError: with the task, model and example in its notes.
+        """
+        from vlprobe.run import run
+        from vlprobe.store import Store
+
+        results = self.results()
+        plan = self.plan()
+        results.describe(self.file, self.models(), self.tasks(), plan)
+        return run(plan, results, Store(self.output / "features"), self.file, progress)
+
+
+def _refuse_doubles(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if list(names).count(name) > 1:
+            raise StudyError(f"{what}: the name '{name}' is given twice; give one of them another `name`")

@@ -1,0 +1,65 @@
+"""The keys of a study file."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from vlprobe.pairing import read_condition
+from vlprobe.settings import Settings
+
+
+class Pooling(Settings):
+    """How each unit is pooled; see `vlprobe.pooling.POOLINGS`."""
+
+    input: str = "auto"
+    word: str = "first"
+    region: str = "box"
+
+
+class StudyFile(Settings):
+    """The keys of a study file."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """Names the results folder: letters, digits, '.', '_', '-'."""
+    models: list[str | dict[str, Any]] = Field(min_length=1)
+    """`FAMILY:SOURCE`, or a mapping with more to say; see `load_model`."""
+    tasks: list[str | dict[str, Any]] = Field(min_length=1)
+    """Names of known tasks, or mappings that describe the user's own; see `load_task`."""
+    conditions: list[str] = ["matched"]
+    """See `vlprobe.pairing.CONDITIONS`; `A>B` trains on A and tests on B."""
+    layers: Literal["all"] | list[str] = "all"
+    """Layer addresses to probe."""
+    pooling: Pooling = Pooling()
+    """How each unit is pooled."""
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Each draws a split (where none is given), a derangement, a validation part and controls of its own."""
+    data: dict[str, str] = {}
+    """Places of the data of known tasks: salin2022, flickr30k, coco, flowers102."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What to do with rows that cannot be used: stop, or leave them out and count them."""
+    limit: int | None = Field(default=None, ge=2)
+    """Use at most so many examples of each split."""
+    output: str | None = None
+    """Results folder; `results/NAME` in the current folder if absent."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the GPU if there is one."""
+    batch_size: int = Field(default=32, ge=1)
+    """Inputs at a time through a model."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds must be different numbers from 0 up")
+        return seeds
+
+    @field_validator("conditions")
+    @classmethod
+    def _known(cls, conditions: list[str]) -> list[str]:
+        for condition in conditions:
+            read_condition(condition)
+        if len(set(conditions)) != len(conditions) or not conditions:
+            raise ValueError("conditions must be different, and at least one")
+        return conditions
