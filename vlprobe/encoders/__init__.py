@@ -1,0 +1,175 @@
+"""Whom we ask: the families of models, and `load_model`. Importing this loads neither torch nor transformers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from vlprobe.encoders.encoder import Encoder
+from vlprobe.errors import StudyError, did_you_mean
+from vlprobe.settings import Settings, parse, resolve_path
+from vlprobe.types import Modality
+
+__all__ = ["FAMILIES", "Encoder", "Family", "ModelSettings", "load_model"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the table of families."""
+
+    module: str
+    """Where its class is; imported when it is first loaded."""
+    kind: str
+    """Name of the class, built from a `Checkpoint` and a device."""
+    types: tuple[str, ...]
+    """What `model_type` in config.json it reads."""
+    modalities: tuple[Modality, ...]
+    """What it reads."""
+    layers: str
+    """Its layer addresses, in words."""
+    about: str
+    """One line."""
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        module="vlprobe.encoders.bert",
+        kind="Bert",
+        types=("bert", "roberta", "electra"),
+        modalities=("text",),
+        layers="language.0-n, language.pooler",
+        about="BERT, RoBERTa, ELECTRA: text encoders",
+    ),
+    "vit": Family(
+        module="vlprobe.encoders.vit",
+        kind="ViT",
+        types=("vit", "deit", "dinov2", "dinov2_with_registers"),
+        modalities=("image",),
+        layers="vision.0-n, vision.norm, vision.pooler",
+        about="ViT, DeiT, DINOv2: vision transformers over patches",
+    ),
+    "resnet": Family(
+        module="vlprobe.encoders.resnet",
+        kind="ResNet",
+        types=("resnet",),
+        modalities=("image",),
+        layers="vision.0-n, vision.pooler",
+        about="ResNet: a convolutional network, every residual block a layer",
+    ),
+    "vilt": Family(
+        module="vlprobe.encoders.vilt",
+        kind="Vilt",
+        types=("vilt",),
+        modalities=("text", "image"),
+        layers="joint.0-n, joint.norm, joint.pooler",
+        about="ViLT: text and image patches in one stream",
+    ),
+}
+
+
+class ModelSettings(Settings):
+    """A model in a study: a checkpoint of a family (`model`), or an encoder of one's own (`file` and `class`)."""
+
+    model: str | None = None
+    """FAMILY:SOURCE or FAMILY:SOURCE@REVISION; SOURCE is a folder, package:NAME/FOLDER, or a hub id."""
+    name: str | None = None
+    """What tables call it; default: the last part of the source, or the file's name."""
+    revision: str | None = None
+    """Hub branch, tag or commit."""
+    stage: str = "pretrained"
+    """What the checkpoint was trained for; `random` for random weights."""
+    weights: Literal["checkpoint", "random"] = "checkpoint"
+    """Whether its weights are read, or drawn from its configuration (an untrained control)."""
+    seed: int = Field(default=0, ge=0)
+    """Of the random weights."""
+    tokenizer: str | None = None
+    """Folder of the tokenizer, where the checkpoint brings none."""
+    trust_remote_code: bool = False
+    """Whether Python files of the checkpoint may be run."""
+    file: str | None = None
+    """Python file with an encoder of one's own."""
+    kind: str | None = Field(default=None, alias="class")
+    """Name of its class."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Given to its constructor; names of files become paths."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ModelSettings:
+        if (self.model is None) == (self.file is None):
+            raise ValueError("give either `model: FAMILY:SOURCE`, or `file` and `class` of an encoder of your own")
+        if self.file is not None:
+            foreign = {"revision", "weights", "seed", "tokenizer", "trust_remote_code"} & self.model_fields_set
+            if self.kind is None:
+                raise ValueError("`file` needs `class`, the name of the encoder in it")
+            if foreign:
+                raise ValueError(
+                    f"`{sorted(foreign)[0]}` does not go with `file`; give the class its `options` instead"
+                )
+        elif self.kind is not None or self.options:
+            raise ValueError("`class` and `options` go with `file`, not with `model`")
+        return self
+
+
+def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: str = "auto") -> Encoder:
+    """Return the encoder that a study's `models` entry names, ready to encode.
+
+    Args:
+        spec: "FAMILY:SOURCE", "FAMILY:SOURCE@REVISION", or a mapping as in `ModelSettings`.
+        folder: of the study file, where relative paths start.
+        device: auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps. Encoders of one's own choose theirs.
+
+    Raises:
+        StudyError: the entry is wrong: unknown family, key, file or class, or a device that is not there.
+        CheckpointError: the checkpoint is not there, cannot be read, is incomplete, or of another family.
+    """
+    settings = parse(ModelSettings, {"model": spec} if isinstance(spec, str) else spec, "models")
+    if settings.file is not None:
+        from vlprobe.encoders.own import load_own
+
+        own = load_own(settings.file, settings.kind or "", settings.options, folder)
+        own.name = settings.name or Path(settings.file).stem
+        own.stage = settings.stage
+        return own
+    family, source, revision = _split(settings.model or "", settings.revision, folder)
+
+    from vlprobe.encoders.checkpoint import open_checkpoint
+    from vlprobe.encoders.taps import pick_device
+
+    target = pick_device(device)
+    checkpoint = open_checkpoint(
+        source,
+        folder=folder,
+        types={name: row.types for name, row in FAMILIES.items()},
+        family=family,
+        revision=revision,
+        tokenizer=settings.tokenizer,
+        random=settings.weights == "random",
+        seed=settings.seed,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    row = FAMILIES[family]
+    encoder: Encoder = getattr(importlib.import_module(row.module), row.kind)(checkpoint, target)
+    encoder.name = settings.name or source.rstrip("/").rpartition("/")[2]
+    encoder.stage = "random" if checkpoint.random else settings.stage
+    encoder.revision = checkpoint.revision
+    return encoder
+
+
+def _split(model: str, revision: str | None, folder: Path) -> tuple[str, str, str | None]:
+    """Take FAMILY:SOURCE@REVISION apart; an @ that is part of a folder's name stays with it."""
+    family, colon, source = model.partition(":")
+    if not colon or not source:
+        raise StudyError(f"model '{model}' is not of the form FAMILY:SOURCE, e.g. bert:./my-checkpoint")
+    if family not in FAMILIES:
+        raise StudyError(f"model '{model}': there is no family '{family}'{did_you_mean(family, FAMILIES)}")
+    before, at, after = source.rpartition("@")
+    if not at or resolve_path(source, folder).exists():
+        return family, source, revision
+    if revision is not None and revision != after:
+        raise StudyError(f"model '{model}' names revision '{after}', and its `revision` says '{revision}'; keep one")
+    return family, before, after

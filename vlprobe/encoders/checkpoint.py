@@ -1,0 +1,238 @@
+"""Checkpoints: finding one on disk or on the hub, and naming its content."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import transformers
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+from vlprobe.digest import digest, file_digest
+from vlprobe.errors import CheckpointError, StudyError
+from vlprobe.settings import resolve_path
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with a configuration and, unless the weights are random, weights."""
+
+    source: str
+    """As the study names it, for messages."""
+    folder: Path
+    """Where its files are."""
+    tokenizer: Path
+    """Folder of its tokenizer: the same one unless the study names another."""
+    model_type: str
+    """Of its config.json: `bert`, `vit`, ..."""
+    revision: str
+    """Hub commit, or sha256 over its files."""
+    random: bool = False
+    """Weights are drawn from the configuration instead of read."""
+    seed: int = 0
+    """Of the random weights."""
+    trust_remote_code: bool = False
+    """Whether Python files of the checkpoint may be run."""
+
+
+def open_checkpoint(
+    source: str,
+    *,
+    folder: Path,
+    types: Mapping[str, Sequence[str]],
+    family: str,
+    revision: str | None = None,
+    tokenizer: str | None = None,
+    random: bool = False,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """Find a checkpoint on disk or on the hub, and check that it is of the family.
+
+    Args:
+        source: a folder, `package:NAME/FOLDER`, or a hub id.
+        folder: where relative paths start.
+        types: family -> the `model_type`s that it reads.
+        family: the one asked for.
+        revision: hub branch, tag or commit.
+        tokenizer: folder of the tokenizer, where the checkpoint brings none.
+        random: no weights are wanted.
+        seed: of random weights.
+        trust_remote_code: Python files of the checkpoint may be run.
+
+    Raises:
+        CheckpointError: it is not there, not readable, or of another family.
+        StudyError: a revision of a local folder, or a path with an unknown variable or package.
+    """
+    local = local_folder(source, folder)
+    if local is not None and revision is not None:
+        raise StudyError(f"{source} is a local folder, which has no revision '{revision}'; leave `revision` out")
+    place = local if local is not None else download(source, revision, weights=not random, code=trust_remote_code)
+    words = resolve_path(tokenizer, folder) if tokenizer else place
+    if tokenizer and not words.is_dir():
+        raise CheckpointError(f"tokenizer folder {words} does not exist; check the model's `tokenizer`")
+    model_type = _model_type(source, place, types, family)
+    if local is None and not random:
+        known = place.name  # a hub snapshot's folder is named by its commit
+    else:
+        files = named(place, ("config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES))
+        files += [*place.glob("*.py")] if trust_remote_code else []
+        files += [] if random else weight_files(place, source)
+        known = fingerprint(files, f"random {seed}" if random else "")
+    if words != place:
+        known = digest(known, fingerprint(named(words, TOKENIZER_FILES)))
+    return Checkpoint(source, place, words, model_type, known, random, seed, trust_remote_code)
+
+
+def local_folder(source: str, folder: Path) -> Path | None:
+    """Return the folder that `source` means, or None where it can only be a hub id.
+
+    Raises:
+        CheckpointError: it looks like a path, but there is no such folder.
+    """
+    like_path = source.startswith((".", "/", "~", "$", "package:")) or source.count("/") > 1 or "\\" in source
+    path = resolve_path(source, folder)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; name the folder that holds config.json, weights and tokenizer")
+    if like_path:
+        raise CheckpointError(
+            f"checkpoint folder {path} does not exist; check the path (relative ones start at {folder})"
+        )
+    return None
+
+
+def download(source: str, revision: str | None, *, weights: bool, code: bool) -> Path:
+    """Return the folder of a hub repository's snapshot, fetching what is not in the cache.
+
+    Its name is the commit. Weights are fetched as safetensors, or as PyTorch files where there are none.
+
+    Raises:
+        CheckpointError: no such repository or revision, or no connection and not in the cache.
+    """
+    patterns = ["*.json", "*.txt", *(["*.safetensors"] if weights else []), *(["*.py"] if code else [])]
+    options: dict[str, Any] = {"revision": revision, "ignore_patterns": ["*/*"]}
+    try:
+        with quiet():
+            place = Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns, **options))
+            if weights and not any(place.glob("*.safetensors")):
+                huggingface_hub.snapshot_download(source, allow_patterns=["pytorch_model*"], **options)
+    except (OSError, ValueError) as error:
+        at = f" at revision '{revision}'" if revision else ""
+        raise CheckpointError(
+            f"{source}: there is no folder of this name, and the hub repository{at} could not be had: "
+            f"{first_line(error)}. Check the name; without a connection, fetch it beforehand (hf download {source}) "
+            "or name a local folder (./...)"
+        ) from error
+    return place
+
+
+def fingerprint(files: Sequence[Path], extra: str = "") -> str:
+    """Return the sha256 over names and contents of `files`, sorted by name, and `extra`."""
+    return digest(extra, sorted((file.name, file_digest(file)) for file in set(files)))
+
+
+def weight_files(folder: Path, source: str) -> list[Path]:
+    """Return the files that hold a folder's weights, in transformers' order of preference.
+
+    Raises:
+        CheckpointError: none, or a part of several is missing.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = sorted({str(part) for part in _json(index, source).get("weight_map", {}).values()})
+            missing = [part for part in parts if not (folder / part).is_file()]
+            if missing or not parts:
+                raise CheckpointError(
+                    f"{source}: {index.name} names {missing or 'no parts'}, not in {folder}; fetch it again"
+                )
+            return [index, *(folder / part for part in parts)]
+    raise CheckpointError(
+        f"{source}: {folder} holds no weights (model.safetensors or pytorch_model.bin); "
+        "fetch them, or say `weights: random` for an untrained model"
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings and progress bars of the libraries off the screen; what matters is raised or in `left_out`."""
+    log, hub_log = transformers.utils.logging, logging.getLogger("huggingface_hub")
+    level, hub_level = log.get_verbosity(), hub_log.level
+    bars, hub_bars = log.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    log.set_verbosity(logging.CRITICAL)
+    hub_log.setLevel(logging.CRITICAL)
+    log.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        hub_log.setLevel(hub_level)
+        if bars:
+            log.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def named(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return those files of `names` that are in `folder`."""
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _json(path: Path, source: str) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{source}: {path} does not exist; it is needed to know what the checkpoint is") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source}: {path} cannot be read: {first_line(error)}; fetch it again") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{source}: {path} holds a {type(loaded).__name__}, not an object; fetch it again")
+    return loaded
+
+
+def _model_type(source: str, place: Path, types: Mapping[str, Sequence[str]], family: str) -> str:
+    """Return the model_type of config.json, refusing one of another family."""
+    found = _json(place / "config.json", source).get("model_type")
+    if found in types[family]:
+        return str(found)
+    if found is None:
+        raise CheckpointError(
+            f"{source}: its config.json states no model_type; add one of {', '.join(types[family])} if it is that model"
+        )
+    right = next((name for name, members in types.items() if found in members), None)
+    cure = f"load it as {right}:{source}" if right else "no family of vlprobe reads that: see `vlprobe list models`"
+    raise CheckpointError(
+        f"{source} is a checkpoint of model type '{found}', and family {family} reads "
+        f"{', '.join(types[family])}; {cure}"
+    )

@@ -1,0 +1,224 @@
+"""Loading checkpoints: every weight that the probed layers use, or an error that names what is wrong."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+
+from vlprobe.encoders.checkpoint import (
+    PREPROCESSOR_FILES,
+    TOKENIZER_FILES,
+    Checkpoint,
+    first_line,
+    named,
+    quiet,
+    weight_files,
+)
+from vlprobe.errors import CheckpointError
+
+UNUSED = re.compile(r"(position_ids|token_type_ids|mask_token|num_batches_tracked)$")
+"""Names of tensors that no probed layer reads: counters, buffers that are constants, the token of masked images."""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    StrictDataclassError,
+)
+"""What transformers, safetensors and torch raise over files that they cannot make sense of."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with all the weights that the probed layers use."""
+
+    model: Any
+    """In evaluation mode, float32, on its device."""
+    pooler: bool
+    """Whether it has a pooler whose weights the checkpoint brings."""
+    left_out: tuple[str, ...]
+    """What the checkpoint has that is not used, and lacks that can be done without."""
+
+
+def load_network(checkpoint: Checkpoint, classes: Mapping[str, str], device: torch.device) -> Loaded:
+    """Build the network of a checkpoint, with all its weights or not at all.
+
+    Args:
+        checkpoint: what to load.
+        classes: model_type -> name of the class in transformers.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: a file cannot be read; weights of the probed layers are missing or of another shape.
+    """
+    kind = getattr(transformers, classes[checkpoint.model_type])
+    files = [] if checkpoint.random else weight_files(checkpoint.folder, checkpoint.source)
+    for file in files:
+        _check_readable(checkpoint, file)
+    try:
+        # What transformers draws for weights that are missing must not move the caller's random numbers either.
+        with quiet(), torch.random.fork_rng(devices=[]):
+            config = transformers.AutoConfig.from_pretrained(
+                checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
+            )
+            torch.default_generator.manual_seed(checkpoint.seed)
+            if checkpoint.random:
+                model, info = kind(config), {"missing_keys": (), "mismatched_keys": (), "unexpected_keys": ()}
+            else:
+                model, info = kind.from_pretrained(
+                    checkpoint.folder,
+                    config=config,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # they come back in `info`, and are refused below by name
+                    local_files_only=True,
+                )
+    except UNREADABLE as error:
+        names = ", ".join(str(file) for file in files) or str(checkpoint.folder / "config.json")
+        raise CheckpointError(f"{checkpoint.source}: {names} cannot be read: {_cause(error)}") from error
+    pooler = _check_complete(checkpoint, model, info)
+    left_out = tuple(_left_out(model, info["unexpected_keys"]))
+    return Loaded(model.float().eval().to(device), pooler, left_out)
+
+
+def load_tokenizer(checkpoint: Checkpoint, vocabulary: int) -> Any:
+    """Return the checkpoint's fast tokenizer.
+
+    Args:
+        checkpoint: whose tokenizer.
+        vocabulary: rows of the model's embedding table.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it makes ids that the model has no row for.
+    """
+    place = checkpoint.tokenizer
+    there = {file.name for file in named(place, TOKENIZER_FILES)}
+    # Without a vocabulary, transformers 5 makes a BERT tokenizer of its five special tokens, and says nothing.
+    if not there & {"tokenizer.json", "vocab.txt"} and not {"vocab.json", "merges.txt"} <= there:
+        raise CheckpointError(
+            f"{checkpoint.source}: {place} holds no tokenizer (tokenizer.json, vocab.txt, or vocab.json with "
+            "merges.txt); name a folder that does with the model's `tokenizer`"
+        )
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                place, use_fast=True, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
+            )
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"{checkpoint.source}: the tokenizer in {place} cannot be read: {_cause(error)}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{checkpoint.source}: the tokenizer in {place} gives no character offsets; save it as fast"
+        )
+    # The largest id, not the count: an id list with gaps would pass a count.
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= vocabulary or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise CheckpointError(
+            f"{checkpoint.source}: the tokenizer in {place} has {len(tokenizer)} entries with ids up to {largest}, the "
+            f"model {vocabulary} rows; this tokenizer is not the model's"
+        )
+    return tokenizer
+
+
+def load_processor(checkpoint: Checkpoint) -> Any:
+    """Return the checkpoint's image processor, of the PIL kind: the same pixels wherever it runs.
+
+    Raises:
+        CheckpointError: no preprocessor_config.json, or one that cannot be read.
+    """
+    if not named(checkpoint.folder, PREPROCESSOR_FILES):
+        raise CheckpointError(
+            f"{checkpoint.source}: {checkpoint.folder} holds no preprocessor_config.json, which says how images are "
+            "resized and normalised; copy it from where the model was published"
+        )
+    try:
+        with quiet():
+            return transformers.AutoImageProcessor.from_pretrained(
+                checkpoint.folder,
+                backend="pil",
+                trust_remote_code=checkpoint.trust_remote_code,
+                local_files_only=True,
+            )
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"{checkpoint.source}: preprocessor_config.json in {checkpoint.folder} cannot be read: {_cause(error)}"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds Python objects besides tensors, which are never run; convert it to safetensors"
+    return f"{first_line(error)}; if the file was cut short or damaged, fetch it again"
+
+
+def _check_readable(checkpoint: Checkpoint, file: Path) -> None:
+    """Read the header of a safetensors file, which says how long the file must be."""
+    if file.suffix != ".safetensors":
+        return
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{checkpoint.source}: {file} cannot be read: {_cause(error)}") from error
+
+
+def _check_complete(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any]) -> bool:
+    """Refuse what does not fit, and return whether there is a pooler with weights.
+
+    Raises:
+        CheckpointError: weights missing, of another shape, or in the encoder but unknown to the model.
+    """
+    missing = sorted(name for name in info["missing_keys"] if not UNUSED.search(name))
+    lost = [name for name in missing if name.startswith("pooler.")]
+    own = [name for name, _ in model.named_parameters() if name.startswith("pooler.")]
+    if lost and len(lost) == len(own):
+        missing = [name for name in missing if name not in lost]
+    shapes = sorted(
+        f"{name} is {tuple(there)}, the configuration wants {tuple(wanted)}"
+        for name, there, wanted in info["mismatched_keys"]
+    )
+    # A weight of the encoder that the class has no place for means that this is not the network that was trained:
+    # more blocks than the configuration says, or another kind of position embedding.
+    inner = {"encoder", "layer", "layers", "embeddings", *dict(model.named_children())} - {"pooler"}
+    foreign = sorted(
+        name for name in info["unexpected_keys"] if _inside(model, name) in inner and not UNUSED.search(name)
+    )
+    for problem, names in (
+        ("lacks {} weights that the probed layers use", missing),
+        ("has {} weights of another shape", shapes),
+        ("has {} weights inside the encoder that its configuration knows nothing of", foreign),
+    ):
+        if names:
+            raise CheckpointError(
+                f"{checkpoint.source} {problem.format(len(names))}: {', '.join(names[:3])}"
+                f"{', ...' if len(names) > 3 else ''}. Its states would not be those of the trained model; "
+                "check that config.json and weights belong together, or fetch them again"
+            )
+    return getattr(model, "pooler", None) is not None and not lost
+
+
+def _inside(model: Any, name: str) -> str:
+    """Return the module of the bare model that a checkpoint's key belongs to: `bert.encoder.layer.0` -> `encoder`."""
+    return str(name).removeprefix(f"{model.base_model_prefix}.").split(".")[0]
+
+
+def _left_out(model: Any, unexpected: Sequence[str]) -> Iterator[str]:
+    heads = Counter(_inside(model, name) for name in unexpected if not UNUSED.search(name))
+    for head, count in sorted(heads.items()):
+        yield f"head {head}: its {count} weights are not used"

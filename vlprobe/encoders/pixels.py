@@ -1,0 +1,179 @@
+"""Image -> pixels as the model wants them, and where every patch of them lies in the original image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlprobe.errors import BadRow, CheckpointError
+from vlprobe.images import open_image
+from vlprobe.types import ROLES, Example
+
+PLAIN = ("ViTImageProcessorPil", "DeiTImageProcessorPil", "BitImageProcessorPil", "CLIPImageProcessorPil")
+"""Image processors that resize by the rules of `size`, then crop the middle by `crop_size`."""
+CROP_PCT = "ConvNextImageProcessorPil"
+"""Resizes below 384 pixels to shortest_edge / crop_pct and crops the middle square, else warps to a square."""
+VILT = "ViltImageProcessorPil"
+"""Resizes both sides to multiples of 32 within limits; never crops."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the processed pixels lie in the resized image, all in pixels (height first)."""
+
+    resized: tuple[int, int]
+    """Height and width of the whole image after resizing."""
+    origin: tuple[int, int]
+    """Top and left of the crop in the resized image; negative where the crop was padded."""
+    canvas: tuple[int, int]
+    """Height and width of what reaches the model."""
+
+    def boxes(self, rows: int, columns: int, cell: tuple[float, float] | None = None) -> np.ndarray:
+        """Return the boxes of a grid of cells over the canvas, row by row.
+
+        Args:
+            rows: of the grid.
+            columns: of the grid.
+            cell: height and width of a cell in pixels; default: the grid divides the canvas evenly.
+
+        Returns:
+            (rows * columns, 4) float32: x1, y1, x2, y2 as fractions of the original image; NaN for a cell that
+            lies wholly in padding.
+        """
+        height, width = cell or (self.canvas[0] / rows, self.canvas[1] / columns)
+        y = (np.arange(rows + 1) * height + self.origin[0]) / self.resized[0]
+        x = (np.arange(columns + 1) * width + self.origin[1]) / self.resized[1]
+        y, x = np.clip(y, 0, 1), np.clip(x, 0, 1)
+        box = np.empty((rows, columns, 4), dtype=np.float32)
+        box[..., 0], box[..., 1] = x[None, :-1], y[:-1, None]
+        box[..., 2], box[..., 3] = x[None, 1:], y[1:, None]
+        empty = (box[..., 2] <= box[..., 0]) | (box[..., 3] <= box[..., 1])
+        box[empty] = np.nan
+        return box.reshape(-1, 4)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image, ready for the model."""
+
+    pixels: torch.Tensor
+    """(channel, height, width) float32."""
+    frame: Frame
+    """Where these pixels lie in the original image."""
+
+
+class ImageReader:
+    """An image processor of transformers (its PIL backend) that remembers what it cropped.
+
+    Args:
+        processor: the processor.
+        place: the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: a processor whose geometry is not known here: its patches would have no true boxes.
+    """
+
+    def __init__(self, processor: Any, place: str) -> None:
+        known = (*PLAIN, CROP_PCT, VILT)
+        if type(processor).__name__ not in known:
+            raise CheckpointError(
+                f"{place}: its preprocessor_config.json names {type(processor).__name__}, whose cropping is not known "
+                f"here, so that its patches would have no boxes; known are {', '.join(known)}"
+            )
+        self.processor = processor
+        self.place = place
+
+    def read(self, batch: Sequence[Example]) -> list[Picture]:
+        """Open and process the image of every example.
+
+        Raises:
+            BadRow: an image that is missing, damaged, or so elongated that nothing remains of it.
+            CheckpointError: the processor makes something else of an image than its settings say.
+        """
+        return [self._read(example) for example in batch]
+
+    def stack(self, batch: Sequence[Example]) -> tuple[torch.Tensor, list[Frame]]:
+        """Return (batch, channel, height, width) pixels and the frame of each, for a model with one input size.
+
+        Raises:
+            BadRow: as `read`.
+            CheckpointError: the processor does not bring all images to one size.
+        """
+        pictures = self.read(batch)
+        sizes = {picture.frame.canvas for picture in pictures}
+        if len(sizes) > 1:
+            raise CheckpointError(
+                f"{self.place}: its preprocessor_config.json gives images of different sizes {sorted(sizes)}; "
+                "set a crop_size with do_center_crop, or a size with height and width"
+            )
+        return torch.stack([picture.pixels for picture in pictures]), [picture.frame for picture in pictures]
+
+    def _read(self, example: Example) -> Picture:
+        place = example.place or example.id
+        if example.image is None:
+            raise BadRow(place, f"example {example.id} has no image, and this model reads one")
+        image = open_image(example.image, place)
+        try:
+            # One at a time: batches of unequal images would be padded by the processor in its own way.
+            pixels = self.processor(images=[image], return_tensors="pt")["pixel_values"][0].float()
+        except (ValueError, ZeroDivisionError) as error:
+            raise BadRow(
+                place, f"its image of {image.width} x {image.height} pixels cannot be resized: {error}"
+            ) from None
+        if 0 in pixels.shape:
+            raise BadRow(place, f"nothing remains of its image of {image.width} x {image.height} pixels after resizing")
+        return Picture(pixels, self._frame((image.height, image.width), (pixels.shape[1], pixels.shape[2])))
+
+    def _frame(self, size: tuple[int, int], canvas: tuple[int, int]) -> Frame:
+        """Follow resizing and cropping of an image of `size` (height, width) to `canvas`."""
+        if type(self.processor).__name__ == VILT:
+            return Frame(canvas, (0, 0), canvas)
+        resized, crops = self._plan(size)
+        here, origin = resized, (0, 0)
+        for crop in crops:
+            # Rounds down also below zero: where transformers' center_crop pads instead, it pads one more in front.
+            origin = (origin[0] + (here[0] - crop[0]) // 2, origin[1] + (here[1] - crop[1]) // 2)
+            here = crop
+        if here != canvas:
+            raise CheckpointError(
+                f"{self.place}: an image of {size[1]} x {size[0]} pixels became {canvas[1]} x {canvas[0]}, where its "
+                f"preprocessor_config.json promises {here[1]} x {here[0]}; its patches would have wrong boxes"
+            )
+        return Frame(resized, origin, canvas)
+
+    def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+        """Return the (height, width) after resizing, and the sizes of the central crops that follow."""
+        processor = self.processor
+        target, crops, resized = processor.size, [], size
+        if processor.do_resize and type(processor).__name__ == CROP_PCT:
+            edge = target.shortest_edge
+            warped = edge >= 384
+            resized = (edge, edge) if warped else _shortest(size, int(edge / processor.crop_pct))
+            crops = [] if warped else [(edge, edge)]
+        elif processor.do_resize and target.height and target.width:
+            resized = (target.height, target.width)
+        elif processor.do_resize and target.shortest_edge and not target.longest_edge:
+            resized = _shortest(size, target.shortest_edge)
+        elif processor.do_resize:
+            raise CheckpointError(
+                f"{self.place}: size {target} in its preprocessor_config.json is not understood; "
+                "known are height and width, or shortest_edge"
+            )
+        if processor.do_center_crop:
+            crops.append((processor.crop_size.height, processor.crop_size.width))
+        return resized, crops
+
+
+def _shortest(size: tuple[int, int], edge: int) -> tuple[int, int]:
+    """Scale (height, width) so that the shorter side is `edge`; the longer one is rounded down."""
+    height, width = size
+    return (int(edge * height / width), edge) if width <= height else (edge, int(edge * width / height))
+
+
+def patch_roles(boxes: np.ndarray) -> np.ndarray:
+    """(..., position) int8: `patch` where a position has a box (..., position, 4), else ""."""
+    return np.where(np.isnan(boxes[..., 0]), ROLES.index(""), ROLES.index("patch")).astype(np.int8)

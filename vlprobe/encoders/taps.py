@@ -1,0 +1,116 @@
+"""Running a network: on which device, how exactly, and reading its residual stream block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vlprobe.errors import CheckpointError, StudyError, did_you_mean
+from vlprobe.types import ROLES, Hidden
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that `name` means: `auto` is cuda, else mps, else cpu.
+
+    Raises:
+        StudyError: not a device, or a device that this machine does not have.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (index and not index.isdigit()) or (index and kind != "cuda"):
+        raise StudyError(
+            f"device '{name}' is unknown{did_you_mean(kind, DEVICES)} One of several GPUs is cuda:0, cuda:1"
+        )
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind == "auto":
+        return torch.device(next(device for device in ("cuda", "mps", "cpu") if there[device]))
+    if not there[kind]:
+        raise StudyError(f"device '{name}' was asked for, but PyTorch finds none here; say device: auto, or cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        raise StudyError(f"device '{name}' was asked for, but this machine has {torch.cuda.device_count()} GPU(s)")
+    return torch.device(name)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Run without autograd and in full float32: cuDNN would round convolutions to TF32 by default."""
+    with (
+        torch.inference_mode(),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        yield
+
+
+@contextmanager
+def tap(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
+    """Collect the residual stream: [input of block 1, output of block 1, ..., output of block n].
+
+    Hooks of our own, because what a library calls "hidden states" differs between model classes and versions:
+    with or without the embedding output, the last one before or after the final norm, per stage or per block.
+
+    Args:
+        blocks: the residual blocks, in the order in which they run.
+
+    Yields:
+        A list that is empty before the forward pass and holds n + 1 tensors after it.
+    """
+    states: list[torch.Tensor] = []
+
+    def before(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states.append(positional[0] if positional else named["hidden_states"])
+
+    def after(module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
+        states.append(output[0] if isinstance(output, (tuple, list)) else output)
+
+    hooks = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
+    hooks += [block.register_forward_hook(after) for block in blocks]
+    try:
+        yield states
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def residual_blocks(model: nn.Module, paths: Sequence[str], expected: int) -> list[nn.Module]:
+    """Return a model's residual blocks, found where one of `paths` says, and counted.
+
+    Args:
+        model: the network.
+        paths: dotted names of the list of blocks; library versions have moved it.
+        expected: how many its configuration promises.
+
+    Raises:
+        CheckpointError: no list at any of the paths, or another number of blocks.
+    """
+    modules = dict(model.named_modules())
+    found = next((modules[path] for path in paths if path in modules), None)
+    if not isinstance(found, (nn.ModuleList, nn.Sequential)):
+        raise CheckpointError(
+            f"{type(model).__name__} has its blocks at none of {', '.join(paths)}; "
+            "the installed transformers is not one that vlprobe knows: install the version it names"
+        )
+    if len(found) != expected:
+        raise CheckpointError(
+            f"{type(model).__name__} has {len(found)} blocks, but its configuration says {expected}; "
+            "the config.json does not belong to these weights"
+        )
+    return list(found)
+
+
+def pooled(layer: str, states: torch.Tensor) -> Hidden:
+    """Return the `Hidden` of a pooler: one position, role `cls`.
+
+    Args:
+        layer: its address.
+        states: (batch, width).
+    """
+    shape = (len(states), 1)
+    role = np.full(shape, ROLES.index("cls"), dtype=np.int8)
+    box = np.full((*shape, 4), np.nan, dtype=np.float32)
+    return Hidden(layer, states[:, None], role, np.full(shape, -1, dtype=np.int32), box)

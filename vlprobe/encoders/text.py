@@ -1,0 +1,145 @@
+"""Text -> token ids, and for every position which word it is a piece of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlprobe.errors import BadRow
+from vlprobe.types import ROLES, Example
+
+MASK = "[MASK]"
+"""How `Example.text` writes a masked word, whatever the tokenizer calls it."""
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A batch of texts, cut into pieces and padded on the right to the longest."""
+
+    ids: torch.Tensor
+    """(batch, position) int64 token ids."""
+    mask: torch.Tensor
+    """(batch, position) bool: False is padding."""
+    role: np.ndarray
+    """(batch, position) int8: index into `ROLES`."""
+    word: np.ndarray
+    """(batch, position) int32: index into `Example.words`, or -1."""
+
+
+class TextReader:
+    """A tokenizer with the length that its model takes.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers (it must know character offsets).
+        limit: tokens that the model takes, [CLS] and [SEP] among them.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self.tokenizer = tokenizer
+        self.limit = limit
+
+    def read(self, batch: Sequence[Example]) -> Pieces:
+        """Cut the texts of a batch into pieces; no text is read as an empty one.
+
+        Raises:
+            BadRow: a text is longer than the model takes (it is never cut), or has a masked word that the
+                tokenizer has no token for.
+        """
+        texts, spans = zip(*(self._own_notation(example) for example in batch), strict=True)
+        # verbose=False: the length is our own business, below; padding is done here because a tokenizer.json may
+        # bring truncation and a fixed padding of its own (MiniLM's does: 128).
+        encoded = self.tokenizer(
+            list(texts),
+            padding=False,
+            truncation=False,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            verbose=False,
+        )
+        for example, ids in zip(batch, encoded["input_ids"], strict=True):
+            if len(ids) > self.limit:
+                raise BadRow(
+                    example.place or example.id,
+                    f"the text of example {example.id} has {len(ids)} tokens (specials included); the model takes at "
+                    f"most {self.limit}: shorten it, or leave the row out",
+                )
+        longest = max(len(ids) for ids in encoded["input_ids"])
+        shape = (len(batch), longest)
+        ids = np.full(shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
+        mask = np.zeros(shape, dtype=bool)
+        role = np.zeros(shape, dtype=np.int8)
+        word = np.full(shape, -1, dtype=np.int32)
+        for row, tokens in enumerate(encoded["input_ids"]):
+            end = len(tokens)
+            special = np.array(encoded["special_tokens_mask"][row], dtype=bool)
+            ids[row, :end], mask[row, :end] = tokens, True
+            role[row, :end] = self._roles(np.array(tokens), special)
+            owner = word_of_piece(encoded["offset_mapping"][row], spans[row])
+            word[row, :end] = np.where(special, -1, owner)
+        return Pieces(torch.from_numpy(ids), torch.from_numpy(mask), role, word)
+
+    def _roles(self, tokens: np.ndarray, special: np.ndarray) -> np.ndarray:
+        """(position,) int8: `cls` for the first [CLS], `word` for all of the text proper, "" for other specials."""
+        role = np.where(special, ROLES.index(""), ROLES.index("word")).astype(np.int8)
+        firsts = np.flatnonzero(special & (tokens == self.tokenizer.cls_token_id))
+        role[firsts[:1]] = ROLES.index("cls")
+        return role
+
+    def _own_notation(self, example: Example) -> tuple[str, tuple[Span, ...]]:
+        """Return the text with [MASK] as the tokenizer writes it, and the word spans in that text."""
+        text = example.text or ""
+        if MASK not in text:
+            return text, example.words
+        if self.tokenizer.mask_token is None:
+            raise BadRow(
+                example.place or example.id,
+                f"the text of example {example.id} has a masked word, but this model's tokenizer has no mask token; "
+                "probe it with a task that masks nothing",
+            )
+        return replace_mask(text, example.words, self.tokenizer.mask_token)
+
+
+def replace_mask(text: str, words: Sequence[Span], token: str) -> tuple[str, tuple[Span, ...]]:
+    """Return `text` with every [MASK] written as `token`, and the spans of `words` in the new text.
+
+    The white space before a [MASK] goes: RoBERTa was trained with a mask token that swallows it, and not every
+    tokenizer file says so, which leaves an extra piece "Ġ". To BERT and ELECTRA white space means nothing.
+    """
+    moved = np.zeros(len(text) + 1, dtype=int)  # old character boundary -> new one
+    pieces: list[str] = []
+    done = length = 0
+    for found in re.finditer(r"\s*" + re.escape(MASK), text):
+        start, end = found.span()
+        moved[done : start + 1] = length + np.arange(start + 1 - done)
+        length += start - done
+        pieces += [text[done:start], token]
+        # Boundaries in the white space fall together; those inside "[MASK]" go to their place inside the token.
+        inside = np.arange(start, end + 1) - (end - len(MASK))
+        moved[start : end + 1] = length + np.clip(inside, 0, len(token))
+        length += len(token)
+        moved[end] = length
+        done = end
+    moved[done:] = length + np.arange(len(text) + 1 - done)
+    pieces.append(text[done:])
+    return "".join(pieces), tuple((int(moved[start]), int(moved[end])) for start, end in words)
+
+
+def word_of_piece(offsets: Sequence[Span], words: Sequence[Span]) -> np.ndarray:
+    """(position,) int32: the word that each piece overlaps most, the first of equals; -1 where it overlaps none.
+
+    Args:
+        offsets: (start, end) characters of every piece.
+        words: (start, end) characters of every word.
+    """
+    if not words:
+        return np.full(len(offsets), -1, dtype=np.int32)
+    piece, word = np.array(offsets).reshape(-1, 1, 2), np.array(words).reshape(1, -1, 2)
+    overlap = np.minimum(piece[..., 1], word[..., 1]) - np.maximum(piece[..., 0], word[..., 0])  # (position, word)
+    return np.where(overlap.max(axis=1) > 0, overlap.argmax(axis=1), -1).astype(np.int32)
