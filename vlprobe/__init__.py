@@ -14,7 +14,7 @@ _HOMES = {
     "Study": "vlprobe.study",
     "Task": "vlprobe.types",
     "VlprobeError": "vlprobe.errors",
-    "extract": "vlprobe.extract",
+    "extract": "vlprobe.extraction",
     "load_model": "vlprobe.encoders",
     "load_task": "vlprobe.tasks",
     "open_image": "vlprobe.images",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +24,9 @@ def image_inside(folder: Path, name: str, place: str) -> Path:
     """
     if not name.strip():
         raise BadRow(place, "the image name is empty")
-    # Both by text and by what is on disk: a link inside the folder may point out of it.
-    root = os.path.realpath(folder)
-    path = os.path.realpath(os.path.join(root, name))
-    if "\x00" in name or not path.startswith(root + os.sep):
+    # By what is on disk, not by text alone: a link inside the folder may point out of it.
+    root = folder.resolve()
+    if "\x00" in name or not (root / name).resolve().is_relative_to(root) or (root / name).resolve() == root:
         raise BadRow(place, f"the image name {name!r} leaves its folder {folder}; image names must stay inside it")
     return folder / name
 

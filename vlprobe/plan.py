@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
-from vlprobe.extract import Extraction, ImageDigests, layers_of, missing, request
+from vlprobe.extraction import Extraction, ImageDigests, layers_of, missing, request
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
@@ -64,8 +64,8 @@ class Cell:
         Which layers a unit can be pooled from is known for sure once the store holds features of the cell.
         """
         layers: Sequence[str] = self.layers
-        if self.trained.shards and store.has(self.trained.key, 0):
-            poolable = layers_of(self.trained, store)
+        poolable = layers_of(self.trained, store)
+        if poolable:
             layers = [layer for layer in layers if layer in poolable]
         pairs = [("", "majority"), *((layer, control) for layer in layers for control in ("", "shuffled-labels"))]
         return [Wanted(layer, control, digest(self.key, layer, control)) for layer, control in pairs]

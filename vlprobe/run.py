@@ -11,7 +11,7 @@ import numpy as np
 
 from vlprobe.digest import generator
 from vlprobe.errors import DataError, VlprobeError
-from vlprobe.extract import compute, features, layers_of
+from vlprobe.extraction import compute, features, layers_of
 from vlprobe.plan import Cell, Plan, Wanted
 from vlprobe.probes.linear import L2Path, Logistic, Probed, Ridge, Split, probe
 from vlprobe.results import Results

@@ -1,0 +1,109 @@
+"""Linear probes, against scikit-learn; they find what is there, and nothing where nothing is."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.preprocessing import StandardScaler
+
+from vlprobe.probes.linear import Logistic, Ridge, Split, Standardise, probe
+from vlprobe.statistics import score
+
+
+def data(rows=600, width=20, classes=3, seed=0, signal=1.0):
+    """Return features and labels that a linear map with some noise gives; no signal: labels of chance."""
+    X = np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32) * 5 + 3
+    weights = np.random.default_rng(99).normal(size=(width, classes))
+    noise = np.random.default_rng(seed + 1).gumbel(size=(rows, classes)) * 2
+    labels = (signal * ((X - 3) @ weights) / 5 + noise).argmax(1)
+    return X, np.array(list("abcdefgh"))[labels]
+
+
+def parts(signal=1.0, make=data):
+    splits = [Split(*make(rows=rows, seed=seed, signal=signal)) for rows, seed in ((600, 0), (200, 10), (400, 20))]
+    return splits
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("l2", [1.0, 1e-2, 1e-4])
+def test_logistic_is_at_scikit_learns_optimum(classes, l2):
+    X, y = data(classes=classes)
+    X = Standardise(X)(X)
+    path = Logistic(X, y)
+    for stronger in (s for s in Logistic.strengths if s > l2):
+        path.fit(stronger)
+    predict = path.fit(l2)
+    referee = LogisticRegression(C=1 / (l2 * len(y)), tol=1e-10, max_iter=20000).fit(X.astype(float), y)
+    assert path.warnings == []
+    assert (predict(X) == referee.predict(X)).mean() > 0.995
+    np.testing.assert_allclose(path.model.coef_, referee.coef_, atol=0.02 * np.abs(referee.coef_).max())
+
+
+@pytest.mark.parametrize("l2", [10.0, 1e-1, 1e-4])
+@pytest.mark.parametrize("shape", [(300, 20), (30, 50)])
+def test_ridge_equals_scikit_learns(l2, shape):
+    rng = np.random.default_rng(0)
+    X = Standardise(raw := rng.normal(size=shape).astype(np.float32))(raw)
+    y = X[:, 0] * 3 + rng.normal(size=shape[0]) + 7
+    new = rng.normal(size=(50, shape[1]))
+    referee = SklearnRidge(alpha=l2 * len(y)).fit(X.astype(float), y)
+    np.testing.assert_allclose(Ridge(X, y).fit(l2)(new), referee.predict(new), rtol=1e-4, atol=1e-4)
+
+
+def test_standardise_equals_scikit_learns_and_drops_constants():
+    X = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32) * [1, 100, 1e-3, 0] + [0, 5, 1e3, 1234.567]
+    expected = StandardScaler().fit_transform(X)
+    ours = Standardise(X)(X)
+    np.testing.assert_allclose(ours[:, :2], expected[:, :2], atol=1e-5)
+    assert (ours[:, 3] == 0).all()
+
+
+def test_the_probe_finds_what_is_there():
+    train, validation, test = parts(signal=3.0)
+    found = probe(Logistic, train, validation, test)
+    best = score(test.y, LogisticRegression(C=0.1).fit(train.X, train.y).predict(test.X), "accuracy")
+    assert score(test.y, found.predicted, "accuracy") > best - 0.03 > 0.6
+
+
+def test_the_probe_finds_nothing_where_nothing_is():
+    scores = []
+    for _ in range(3):
+        train, validation, test = parts(signal=0.0)
+        scores.append(score(test.y, probe(Logistic, train, validation, test).predicted, "accuracy"))
+    assert np.mean(scores) == pytest.approx(1 / 3, abs=0.06)
+
+
+def numbers(rows, seed, signal):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(rows, 30)).astype(np.float32)
+    return X, signal * X[:, :5].sum(1) + rng.normal(size=rows)
+
+
+def test_ridge_finds_what_is_there_and_nothing_where_nothing_is():
+    train, validation, test = parts(1.0, numbers)
+    assert score(test.y, probe(Ridge, train, validation, test).predicted, "r2") == pytest.approx(5 / 6, abs=0.05)
+    train, validation, test = parts(0.0, numbers)
+    assert score(test.y, probe(Ridge, train, validation, test).predicted, "r2") == pytest.approx(0, abs=0.05)
+
+
+def test_test_targets_take_no_part():
+    train, validation, test = parts()
+    turned = Split(test.X, test.y[::-1])
+    first, second = probe(Logistic, train, validation, test), probe(Logistic, train, validation, turned)
+    assert (first.predicted == second.predicted).all()
+    assert (first.l2, first.validation) == (second.l2, second.validation)
+
+
+def test_scale_and_shift_of_features_do_not_matter():
+    train, validation, test = parts()
+    moved = [Split(part.X * 1000 + 77, part.y) for part in (train, validation, test)]
+    same = probe(Logistic, train, validation, test).predicted == probe(Logistic, *moved).predicted
+    assert same.mean() > 0.99
+
+
+def test_a_fit_that_does_not_converge_is_told():
+    X, y = data()
+    path = Logistic(Standardise(X)(X), y)
+    path.model.set_params(max_iter=2)
+    path.fit(1e-4)
+    assert path.warnings == ["logistic regression at l2 = 0.0001 stopped after 2 iterations"]
