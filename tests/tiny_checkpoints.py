@@ -13,7 +13,7 @@ from tokenizers import ByteLevelBPETokenizer
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.types import Example
 
-WORDS = "a dog sits on the mat two cats sit by red chairs".split()
+WORDS = ["a", "dog", "sits", "on", "the", "mat", "two", "cats", "sit", "by", "red", "chairs"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = [
     "[PAD]",

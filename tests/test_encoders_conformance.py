@@ -1,0 +1,133 @@
+"""Every row of the table of families, and every model type that it reads, keeps the promises of `Encoder`."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_checkpoints as tiny
+import torch
+
+from vlprobe.encoders import FAMILIES, load_model
+from vlprobe.errors import BadRow
+from vlprobe.types import ROLES
+
+TYPES = [model_type for family in FAMILIES.values() for model_type in family.types]
+IMAGES = [tiny.png(tiny.noise(60, 90)), tiny.png(tiny.noise(100, 60, 1)), tiny.png(tiny.noise(48, 48, 2))]
+SENTENCES = ["A dog sits on the mat.", "cats", "two red chairs, a dog and a cat!"]
+PATCH, WORD, CLS, NONE = (ROLES.index(role) for role in ("patch", "word", "cls", ""))
+
+
+@pytest.fixture(scope="module", params=TYPES)
+def model(request, tmp_path_factory):
+    folder = tiny.make(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
+    return load_model(tiny.spec(request.param, folder), device="cpu")
+
+
+def batch(model):
+    return [
+        tiny.example(
+            str(k),
+            SENTENCES[k] if "text" in model.modalities else None,
+            IMAGES[k] if "image" in model.modalities else None,
+        )
+        for k in range(3)
+    ]
+
+
+def family(model):
+    return next(row for row in FAMILIES.values() if row.kind == type(model).__name__)
+
+
+def test_the_table_says_what_the_class_says(model):
+    row = family(model)
+    assert model.modalities == row.modalities
+    stream = row.layers.partition(".")[0]
+    assert all(layer.startswith(f"{stream}.") for layer in model.layers)
+    named = {layer for layer in model.layers if not layer.partition(".")[2].isdigit()}
+    assert named <= set(row.layers.split(", "))
+    assert row.about
+
+
+def test_every_layer_is_there_in_order_and_finite(model):
+    hidden = model.encode(batch(model))
+    assert [one.layer for one in hidden] == list(model.layers)
+    blocks = [layer for layer in model.layers if layer.partition(".")[2].isdigit()]
+    assert [int(layer.partition(".")[2]) for layer in blocks] == list(range(4))  # 3 blocks and their input
+    for one in hidden:
+        shape = one.states.shape[:2]
+        assert one.states.shape == (3, shape[1], model.layers[one.layer])
+        assert one.states.dtype == torch.float32
+        assert torch.isfinite(one.states).all()
+        assert not one.states.requires_grad
+        assert (one.role.shape, one.role.dtype) == (shape, np.int8)
+        assert (one.word.shape, one.word.dtype) == (shape, np.int32)
+        assert (one.box.shape, one.box.dtype) == ((*shape, 4), np.float32)
+        if one.layer.endswith(".pooler"):
+            assert (one.role == CLS).all()
+            assert shape[1] == 1
+    different = {round(float(one.states.double().abs().sum()), 6) for one in hidden}
+    assert len(different) == len(hidden)
+
+
+def test_boxes_belong_to_patches_and_are_whole(model):
+    for one in model.encode(batch(model)):
+        assert (np.isnan(one.box).all(-1) == (one.role != PATCH)).all()
+        box = one.box[one.role == PATCH]
+        assert ((box >= 0) & (box <= 1)).all()
+        assert (box[:, 2:] > box[:, :2]).all()
+
+
+def test_one_cls_at_most_and_it_is_the_first(model):
+    for one in model.encode(batch(model)):
+        assert not (one.role[:, 1:] == CLS).any()
+        if "text" in model.modalities and not one.layer.endswith(".pooler"):
+            assert (one.role[:, 0] == CLS).all()
+            assert ((one.role == WORD).sum(1) > 0).all()
+
+
+def test_neither_company_nor_order_changes_an_example(model):
+    examples = batch(model)
+    together, turned = model.encode(examples), model.encode(examples[::-1])
+    for row, example in enumerate(examples):
+        for layer, alone in enumerate(model.encode([example])):
+            for other, place in ((together[layer], row), (turned[layer], 2 - row)):
+                known = other.role[place] != NONE
+                mine = alone.role[0] != NONE
+                scale = max(1.0, float(alone.states.abs().max()))  # the tiny ResNet's states reach 30
+                torch.testing.assert_close(
+                    other.states[place, known] / scale, alone.states[0, mine] / scale, atol=1e-5, rtol=0
+                )
+                np.testing.assert_array_equal(other.box[place, known], alone.box[0, mine])
+
+
+def test_the_same_input_gives_the_same_numbers_to_the_bit(model):
+    state = torch.random.get_rng_state()
+    first, second = model.encode(batch(model)), model.encode(batch(model))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.states, other.states)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("given", ["text", "image"])
+def test_one_modality_alone_works_or_is_refused(model, given):
+    lone = tiny.example("5", SENTENCES[0] if given == "text" else None, IMAGES[0] if given == "image" else None)
+    if set(model.needs) - {given}:
+        with pytest.raises(BadRow, match="file, row 5: example 5 has no"):
+            model.encode([lone])
+    else:
+        assert [one.layer for one in model.encode([lone])] == list(model.layers)
+
+
+def test_damaged_images_are_bad_rows(model):
+    if "image" not in model.modalities:
+        return
+    text = SENTENCES[0] if "text" in model.modalities else None
+    with pytest.raises(BadRow, match="file, row 9"):
+        model.encode([*batch(model), tiny.example("9", text, IMAGES[0][:200])])
+
+
+def test_importing_the_families_loads_no_torch():
+    code = "import sys, vlprobe.encoders; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]", out.stdout
