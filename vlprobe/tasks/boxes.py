@@ -1,0 +1,60 @@
+"""Boxes around regions of an image, as fractions of its width and height."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from vlprobe.errors import BadRow
+from vlprobe.tasks.cells import list_of, number_of
+
+Box = tuple[float, float, float, float]
+
+_ORIENTATION = 0x0112
+_LYING = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height (Exif 2.32, tag 274)."""
+
+
+def boxes_of(value: Any, column: str, place: str, size: tuple[int, int] = (1, 1)) -> tuple[Box, ...]:
+    """Return the boxes of a cell.
+
+    Args:
+        value: a list of [x1, y1, x2, y2], or such a list written as JSON.
+        column: name of the column, for messages.
+        place: file and row, for messages.
+        size: (width, height) of the image in the unit of the boxes: pixels, or (1, 1) for fractions.
+
+    Raises:
+        BadRow: not such a list, or a box that is empty or reaches out of the image.
+    """
+    boxes = []
+    for box in list_of(value, column, place):
+        if not isinstance(box, (list, tuple)) or len(box) != 4:
+            raise BadRow(place, f"a box in '{column}' must be [x1, y1, x2, y2], found {box!r}")
+        x1, y1, x2, y2 = (number_of(edge, column, place) for edge in box)
+        if x2 <= x1 or y2 <= y1:
+            raise BadRow(place, f"the box {list(box)!r} is empty: x2 must exceed x1 and y2 must exceed y1")
+        if x1 < 0 or y1 < 0 or x2 > size[0] or y2 > size[1]:
+            cure = "; boxes in pixels need box_unit: pixel" if size == (1, 1) else ""
+            raise BadRow(place, f"the box {list(box)!r} reaches out of the image of {size[0]} x {size[1]}{cure}")
+        boxes.append((x1 / size[0], y1 / size[1], x2 / size[0], y2 / size[1]))
+    return tuple(boxes)
+
+
+def image_size(image: Path | bytes, place: str) -> tuple[int, int]:
+    """Return (width, height) of an image in pixels, turned as its EXIF orientation says; its pixels are not decoded.
+
+    Raises:
+        BadRow: not an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(_ORIENTATION) in _LYING
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        name = str(image) if isinstance(image, Path) else "the embedded image"
+        raise BadRow(place, f"the size of {name} cannot be read ({error}); the file is damaged or no image") from None
+    return (height, width) if turned else (width, height)

@@ -1,0 +1,160 @@
+"""Data sets of the Hugging Face hub, through the optional library `datasets`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlprobe.errors import DataError, StudyError
+from vlprobe.settings import resolve_path
+from vlprobe.tasks.rows import SPLIT_NAMES, Row
+
+_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_COMMIT = re.compile(r"@([0-9a-f]{40})(/|$)")
+
+FIRST_SAFE = 4
+"""Older versions of `datasets` can run code that a data set brings along."""
+
+
+@dataclass(frozen=True)
+class HubPart:
+    """One split."""
+
+    name: str
+    """How messages call it."""
+    held: Any
+    """The `datasets.Dataset`."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its columns."""
+        return tuple(self.held.column_names)
+
+    def rows(self, image: str | None) -> Iterator[Row]:
+        """Yield the rows: class numbers as class names, images as {bytes, path}, not decoded.
+
+        Args:
+            image: the column of images, or None.
+        """
+        import datasets
+
+        held = self.held
+        if image is not None and isinstance(held.features[image], datasets.Image):
+            held = held.cast_column(image, datasets.Image(decode=False))
+        names = {column: _class_names(held.features[column], datasets) for column in held.column_names}
+        for number, values in enumerate(held, start=1):
+            named = {column: _named(value, names[column]) for column, value in values.items()}
+            yield Row(f"{self.name}, row {number}", number, named)
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A data set that is open for reading."""
+
+    parts: Mapping[str, HubPart]
+    """By `train`, `validation`, `test`, or `all`."""
+    folders: tuple[Path, ...]
+    """Where its image files may lie."""
+    revision: str
+    """Its commit, or what the study says, or empty."""
+
+
+def open_dataset(
+    name: str, config: str | None, revision: str, splits: Mapping[str, str] | None, folder: Path
+) -> HubDataset:
+    """Open a data set of the hub, or one that lies in a folder of this machine.
+
+    Args:
+        name: `owner/name` on the hub; or a folder, written with a leading `.`, `/` or `~`.
+        config: its configuration.
+        revision: its commit, tag or branch; empty: the newest.
+        splits: its split by part; None: they are called as in `SPLIT_NAMES`, or there is only one.
+        folder: where relative paths start.
+
+    Raises:
+        StudyError: not a hub id.
+        DataError: `datasets` is missing or too old, or the data set cannot be loaded, or its splits are unclear.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"dataset: {name}: the library `datasets` is not installed: pip install 'vlprobe[hub]'"
+        ) from None
+    version = datasets.__version__
+    if int(version.split(".")[0]) < FIRST_SAFE:
+        raise DataError(
+            f"dataset: {name}: datasets {version} may run code that a data set brings along; "
+            f"pip install 'datasets>={FIRST_SAFE}'"
+        )
+    where, folders = _where(name, folder, datasets)
+    try:
+        held = datasets.load_dataset(where, config, revision=revision or None)
+    except Exception as error:  # noqa: BLE001 (datasets hands on whatever network, files and parsers raise)
+        problem = str(error).strip().split("\n")[0]
+        raise DataError(
+            f"dataset: {name} cannot be loaded: {type(error).__name__}: {problem}; check its id, config and revision"
+        ) from error
+    chosen = _parts(held, splits, name)
+    parts = {part: HubPart(f"{name} ({split})", held[split]) for part, split in chosen.items()}
+    return HubDataset(parts, folders, _commit(held) or revision)
+
+
+def _where(name: str, folder: Path, datasets: Any) -> tuple[str, tuple[Path, ...]]:
+    """Return what to load, and where its image files may lie."""
+    if name.startswith((".", "/", "~", "$", "package:")):
+        path = resolve_path(name, folder)
+        if not path.is_dir():
+            raise DataError(f"dataset: {name} is not a folder ({path})")
+        return str(path), (path,)
+    if not _ID.fullmatch(name):
+        raise StudyError(f"dataset: expected owner/name as on the hub, or a folder such as ./{name}; found {name!r}")
+    if Path(name).exists():
+        # datasets would read the folder and not the hub, without a word.
+        raise StudyError(f"dataset: {name} is also a folder here; write ./{name} if that is meant, else move it away")
+    return name, (Path(datasets.config.HF_CACHE_HOME), Path(datasets.config.HF_DATASETS_CACHE))
+
+
+def _parts(held: Mapping[str, Any], splits: Mapping[str, str] | None, name: str) -> dict[str, str]:
+    """Return the split by part."""
+    present = sorted(held)
+    if splits is not None:
+        absent = [split for split in splits.values() if split not in held]
+        if absent:
+            raise DataError(f"dataset: {name} has no split '{absent[0]}'; it has {', '.join(present)}")
+        return dict(splits)
+    if len(present) == 1:
+        return {"all": present[0]}
+    parts = {SPLIT_NAMES[split.lower()]: split for split in present if split.lower() in SPLIT_NAMES}
+    if len(parts) < len(present):
+        raise DataError(
+            f"dataset: {name} has the splits {', '.join(present)}; say which is which, "
+            f"splits: {{train: {present[0]}, test: {present[-1]}}}"
+        )
+    return parts
+
+
+def _class_names(feature: Any, datasets: Any) -> tuple[str, ...]:
+    """Return the names of the classes that a column holds as numbers, or nothing."""
+    if isinstance(feature, datasets.ClassLabel):
+        return tuple(feature.names)
+    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else None)
+    return tuple(inner.names) if isinstance(inner, datasets.ClassLabel) else ()
+
+
+def _named(value: Any, names: tuple[str, ...]) -> Any:
+    if not names or value is None:
+        return value
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return names[value] if 0 <= value < len(names) else None  # -1: not labelled, e.g. in a hidden test split
+
+
+def _commit(held: Mapping[str, Any]) -> str:
+    """Return the commit that the files were fetched from, which is written in their addresses, or nothing."""
+    files = next(iter(held.values())).info.download_checksums or {}
+    found = next((match for file in files if (match := _COMMIT.search(str(file)))), None)
+    return found[1] if found else ""
