@@ -21,7 +21,7 @@ class Toy(Encoder):
 
     def __init__(self, name="toy", modalities=("text", "image"), needs=()):
         self.name, self.modalities, self.needs = name, modalities, needs
-        self.revision = "toy-1"
+        self.revision = f"toy-{name}"
         self.seen = []
 
     def encode(self, batch):

@@ -120,9 +120,7 @@ def _open(path: Path, seed: int | None, output: Path | None, **settings: int | s
 
 
 def _print_notes(opened: Study) -> None:
-    import json
-
-    described = json.loads((opened.output / "study.json").read_text(encoding="utf-8"))
+    described = opened.results().description()
     for note in described["not_done"]:
         typer.echo(f"note: {note}")
     skipped = described["skipped_rows"]

@@ -75,6 +75,10 @@ class ImageDigests:
             self._known[image] = file_digest(image)
         return self._known[image]
 
+    def files(self) -> dict[str, str]:
+        """Return file -> digest of all images asked for so far."""
+        return {str(path): known for path, known in self._known.items()}
+
 
 def request(encoder: Encoder, examples: Sequence[Example], unit: Unit, how: str, images: ImageDigests) -> Extraction:
     """Say what is to be computed, without computing it.

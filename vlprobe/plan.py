@@ -81,6 +81,8 @@ class Plan:
     """Combinations that cannot be asked, and why."""
     skipped: tuple[str, ...]
     """Rows left out, and why."""
+    images: Mapping[str, str]
+    """Image file -> sha256, of all that models are shown."""
     forward_passes: int
     """Inputs that the models would still be run on."""
     feature_bytes: int
@@ -124,7 +126,7 @@ def make_plan(
                 error.add_note(f"while preparing task {task.name}, seed {seed}")
                 raise
     cells.sort(key=lambda cell: [model.name for model in models].index(cell.model.name))
-    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), *_cost(cells, store, done))
+    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images.files(), *_cost(cells, store, done))
 
 
 def _layers(file: StudyFile, models: Sequence[Encoder], model: Encoder) -> tuple[str, ...]:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlprobe.errors import DataError
-from vlprobe.types import Result, Task
-
-if TYPE_CHECKING:
-    from vlprobe.encoders.encoder import Encoder
-    from vlprobe.plan import Plan
-    from vlprobe.study_file import StudyFile
-
-PACKAGES = ("vlprobe", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn", "pillow")
+from vlprobe.types import Result
 
 
 class Results:
@@ -71,36 +61,16 @@ class Results:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(write_result(result) + "\n")
 
-    def describe(self, study: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task], plan: Plan) -> None:
-        """Write `study.json`: the resolved study, versions, revisions, hashes, what was left out and why."""
-        content = {
-            "study": study.model_dump(mode="json"),
-            "command": ["vlprobe", *sys.argv[1:]],
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {name: _version(name) for name in PACKAGES},
-            "models": [
-                {"name": m.name, "stage": m.stage, "revision": m.revision, "layers": m.layers, "left_out": m.left_out}
-                for m in models
-            ],
-            "tasks": [_describe_task(task) for task in tasks],
-            "not_done": plan.notes,
-            "skipped_rows": plan.skipped,
-        }
+    def describe(self, content: Mapping[str, Any]) -> None:
+        """Write `study.json`, all of it or nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
-        temporary = self.folder / "study.json.tmp"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.rename(self.folder / "study.json")
-
-    def add_skipped(self, lines: Sequence[str]) -> None:
-        """Add rows that a model could not take to `skipped_rows` of `study.json`."""
-        file = self.folder / "study.json"
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content["skipped_rows"] = [*content["skipped_rows"], *lines]
         temporary = self.folder / "study.json.tmp"
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.rename(file)
+        temporary.rename(self.folder / "study.json")
+
+    def description(self) -> dict[str, Any]:
+        """Return what `study.json` holds."""
+        return json.loads((self.folder / "study.json").read_text(encoding="utf-8"))
 
 
 def write_result(result: Result) -> str:
@@ -122,40 +92,10 @@ def read_result(values: dict[str, Any]) -> Result:
     known = {field.name for field in fields(Result)}
     if not isinstance(values, dict) or set(values) != known:
         raise TypeError(f"its fields are not those of a Result: {', '.join(sorted(known ^ set(values)))}")
-    numbers = {name: math.nan if values[name] is None else values[name] for name in ("score", "validation", "l2")}
+    numbers = {name: math.nan if values[name] is None else values[name] for name in ("score", "validation")}
     low, high = (math.nan if bound is None else bound for bound in values["interval"])
     return Result(**values | numbers | {"interval": (low, high), "warnings": tuple(values["warnings"])})
 
 
 def _identity(result: Result) -> tuple[str, str, str, str]:
     return result.key, result.model, result.task, result.condition
-
-
-def _describe_task(task: Task) -> dict[str, Any]:
-    return {
-        "name": task.name,
-        "level": task.level,
-        "unit": task.unit,
-        "classes": task.classes,
-        "examples": {name: len(examples) for name, examples in task.splits.items()},
-        "options": task.options,
-        "source": [asdict(source) for source in task.source],
-        "revision": task.revision,
-        "licence": task.licence,
-        "citation": task.citation,
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, (tuple, list, set, frozenset)):
-        return list(value)
-    if hasattr(value, "items"):
-        return dict(value.items())
-    return str(value)

@@ -55,7 +55,8 @@ def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: b
                 error.add_note(f"while running {where}")
                 raise
     if skipped:
-        results.add_skipped(list(skipped))
+        content = results.description()
+        results.describe(content | {"skipped_rows": [*content["skipped_rows"], *skipped]})
     return found
 
 
@@ -134,7 +135,7 @@ def _majority(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Resu
         answer = y.mean()
     predicted = np.full(len(parts["test"].y), answer)
     held_out = np.full(len(parts["validation"].y), answer)
-    probed = Probed(predicted, score(parts["validation"].y, held_out, kind.metric), float("nan"), ())
+    probed = Probed(predicted, score(parts["validation"].y, held_out, kind.metric), None, ())
     return _result(cell, wanted, parts, probed, kind)
 
 

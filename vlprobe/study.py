@@ -67,9 +67,9 @@ class Study:
         Raises:
             StudyError, CheckpointError: see `load_model`; two models of one name.
         """
-        from vlprobe.encoders import load_model
-
         if not self._models:
+            from vlprobe.encoders import load_model
+
             models = [load_model(spec, folder=self.folder, device=self.file.device) for spec in self.file.models]
             _refuse_doubles("models", [model.name for model in models])
             self._models = models
@@ -81,9 +81,9 @@ class Study:
         Raises:
             StudyError, DataError, BadRow: see `load_task`; two tasks of one name.
         """
-        from vlprobe.tasks import load_task
-
         if not self._tasks:
+            from vlprobe.tasks import load_task
+
             tasks = [
                 load_task(spec, data=self.file.data, folder=self.folder, bad_rows=self.file.bad_rows)
                 for spec in self.file.tasks
@@ -118,12 +118,13 @@ class Study:
         Raises:
             VlprobeError: with the task, model and example in its notes.
         """
+        from vlprobe.provenance import describe
         from vlprobe.run import run
         from vlprobe.store import Store
 
         results = self.results()
         plan = self.plan()
-        results.describe(self.file, self.models(), self.tasks(), plan)
+        results.describe(describe(self.file, self.models(), self.tasks(), plan))
         return run(plan, results, Store(self.output / "features"), self.file, progress)
 
 

@@ -172,8 +172,8 @@ class Result:
     """95 % bootstrap interval of the score, over the groups of the test part."""
     validation: float
     """Score on the validation part, by which the L2 strength was chosen; layers are compared by it."""
-    l2: float
-    """Chosen L2 strength: the objective is mean loss + l2/2 |W|^2. NaN for `majority`."""
+    l2: float | None
+    """Chosen L2 strength: the objective is mean loss + l2/2 |W|^2. None for `majority`."""
     n_train: int
     """Rows the final probe was fitted on."""
     n_test: int

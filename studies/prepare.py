@@ -1,0 +1,63 @@
+"""Turns NLVR v1 (dev) and coco128 into tables that study files can name.
+
+Usage: python studies/prepare.py FOLDER, where FOLDER holds `nlvr1/dev` and `coco128`.
+Writes `studies/data/nlvr1.jsonl` and `studies/data/coco128.jsonl`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+NAMES = {"Yellow": "yellow", "Black": "black", "#0099ff": "blue"}
+
+
+def nlvr1(folder: Path) -> list[dict]:
+    """Return one row an NLVR v1 example, with its first image, on which the boxes stand in the file's order.
+
+    A picture is 400 x 100: three squares of 100, 50 apart. Objects are placed inside their square, in pixels.
+    """
+    rows = []
+    for line in (folder / "dev.json").read_text(encoding="utf-8").splitlines():
+        example = json.loads(line)
+        objects = [(150 * i, thing) for i, square in enumerate(example["structured_rep"]) for thing in square]
+        corners = [(left + o["x_loc"], o["y_loc"], o["size"]) for left, o in objects]
+        rows.append(
+            {
+                "id": example["identifier"],
+                "image": f"{example['directory']}/dev-{example['identifier']}-0.png",
+                "sentence": example["sentence"].strip(),
+                "label": example["label"],
+                # Examples shown together when they were written are not independent: one directory holds them all.
+                "presentation": example["identifier"].split("-")[0],
+                "count": len(objects),
+                "boxes": [[x, y, min(x + size, 400), min(y + size, 100)] for x, y, size in corners],
+                "colours": [NAMES[o["color"]] for _, o in objects],
+                "shapes": [o["type"] for _, o in objects],
+            }
+        )
+    return rows
+
+
+def coco128(folder: Path) -> list[dict]:
+    """Return one row an image: its first caption, and how many annotated objects it holds."""
+    lines = (folder / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    images = [json.loads(line) for line in lines]
+    return [
+        {"image": row["file"], "caption": row["captions"][0], "count": sum(row["object_counts"].values())}
+        for row in images
+    ]
+
+
+def write(rows: list[dict], path: Path) -> None:
+    """Write rows as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    print(f"{path}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    source, target = Path(sys.argv[1]), Path(__file__).parent / "data"
+    write(nlvr1(source / "nlvr1" / "dev"), target / "nlvr1.jsonl")
+    write(coco128(source / "coco128"), target / "coco128.jsonl")
