@@ -89,18 +89,17 @@ def request(encoder: Encoder, examples: Sequence[Example], unit: Unit, how: str,
     seen = tuple(show(example, encoder.modalities) for example in examples)
     if unit == "word" and not any(example.words for example in seen):
         unit, how = "input", "auto"  # one target each, asked of the image: see `show`
-    names: dict[str, int] = {}
-    which: list[int] = []
-    inputs: list[int] = []
-    for i, example in enumerate(seen):
+    names: list[str] = []
+    for example in seen:
         asked = [k for k, target in enumerate(example.target) if target is not None]
-        name = digest(example.text, images(example), example.words, example.boxes, asked)
-        if name not in names:
-            names[name] = len(inputs)
-            inputs.append(i)
-        which.append(names[name])
-    key = digest(VERSION, encoder.revision, type(encoder).__name__, unit, how, list(names))
-    return Extraction(seen, tuple(inputs), tuple(which), unit, how, key)
+        names.append(digest(example.text, images(example), example.words, example.boxes, asked))
+    # Sorted by content: the same inputs in another order (an image model's mismatch) are the same extraction.
+    holder = {name: i for i, name in reversed(list(enumerate(names)))}
+    distinct = sorted(holder)
+    place = {name: k for k, name in enumerate(distinct)}
+    key = digest(VERSION, encoder.revision, type(encoder).__name__, unit, how, distinct)
+    inputs, which = tuple(holder[name] for name in distinct), tuple(place[name] for name in names)
+    return Extraction(seen, inputs, which, unit, how, key)
 
 
 def missing(extraction: Extraction, store: Store) -> int:

@@ -34,8 +34,8 @@ class Probed:
     """(row,) for the test part."""
     validation: float
     """Score on the validation part, of the probe fitted without it, at the chosen strength."""
-    l2: float
-    """The chosen strength."""
+    l2: float | None
+    """The chosen strength; None where nothing was fitted."""
     warnings: tuple[str, ...]
     """Not converged, strength at the end of the path."""
 
