@@ -1,5 +1,7 @@
 """A patch's box is where its pixels come from: repaint that part of the image, and that patch moves."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny_checkpoints as tiny
@@ -118,9 +120,53 @@ def test_a_preprocessor_without_one_size(tmp_path):
     hf.BitImageProcessorPil(size={"shortest_edge": 32}, do_center_crop=False).save_pretrained(folder)
     model = load_model(f"vit:{folder}", device="cpu")
     images = [tiny.example(str(k), image=tiny.png(tiny.noise(40, 40 + 16 * k))) for k in range(2)]
-    assert model.encode(images[1:])[0].states.shape[1] == 1 + 4 * 5
+    oblong = model.encode(images[1:])[0]
+    assert oblong.states.shape[1] == oblong.box.shape[1] == 1 + 4 * 5
+    np.testing.assert_allclose(
+        oblong.box[0, [1, 5, 20]],
+        [[0, 0, 8, 8], [32, 0, 40, 8], [32, 24, 40, 32]] / np.array([44, 32, 44, 32]),
+        rtol=1e-6,
+    )
     with pytest.raises(CheckpointError, match="images of different sizes"):
         model.encode(images)
+
+
+OLD = {"do_resize": True, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "canvas", "resized"),
+    [
+        ("vit", {"size": 32}, (32, 32), (32, 32)),
+        ("vit", {"size": 32, "feature_extractor_type": "ViTFeatureExtractor"}, (32, 32), (32, 32)),
+        (
+            "deit",
+            {"size": 40, "crop_size": 32, "do_center_crop": True, "feature_extractor_type": "DeiTFeatureExtractor"},
+            (32, 32),
+            (40, 40),
+        ),
+        (
+            "resnet",
+            {"size": 56, "crop_pct": 0.875, "feature_extractor_type": "ConvNextFeatureExtractor"},
+            (56, 56),
+            (64, 96),
+        ),
+        (
+            "vilt",
+            {"size": 96, "size_divisor": 32, "feature_extractor_type": "ViltFeatureExtractor"},
+            (96, 128),
+            (96, 128),
+        ),
+    ],
+)
+def test_preprocessor_files_of_older_checkpoints(tmp_path, kind, written, canvas, resized):
+    """As google/vit-*, facebook/deit-*, microsoft/resnet-* and dandelin/vilt-* publish them: sizes as one number."""
+    folder = tiny.make(kind, tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps(OLD | written))
+    model = load_model(tiny.spec(kind, folder), device="cpu")
+    reader = model.images if kind == "vilt" else model.reader
+    frame = reader.read([tiny.example("0", image=tiny.png(tiny.noise(60, 90)))])[0].frame
+    assert (frame.canvas, frame.resized) == (canvas, resized)
 
 
 def test_a_preprocessor_of_unknown_geometry(tmp_path):

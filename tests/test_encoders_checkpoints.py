@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -280,16 +282,35 @@ def test_half_precision_is_computed_in_full(copy):
         assert {one.states.dtype for one in model.encode([EXAMPLE])} == {torch.float32}
 
 
-def test_nothing_is_printed(tmp_path, capfd):
+def test_nothing_is_printed(tmp_path):
     folder = tiny.make("bert", tmp_path, head="BertForMaskedLM")  # transformers would report on head and pooler
-    import transformers
+    code = (
+        "import sys, transformers; from vlprobe.encoders import load_model; log = transformers.utils.logging;"
+        "before = log.get_verbosity(), log.is_progress_bar_enabled(); load_model('bert:' + sys.argv[1], device='cpu');"
+        "assert (log.get_verbosity(), log.is_progress_bar_enabled()) == before"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
-    before = transformers.utils.logging.get_verbosity()
-    load_model(f"bert:{folder}", device="cpu")
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "")
-    assert transformers.utils.logging.get_verbosity() == before
-    assert transformers.utils.logging.is_progress_bar_enabled()
+
+def test_what_is_fetched_from_the_hub(copy, monkeypatch):
+    """Safetensors first, PyTorch files only where there are none, never code unless the study says so."""
+    folder, calls = copy("bert"), []
+
+    def fetch(source, revision, allow_patterns, ignore_patterns):
+        calls.append((source, revision, allow_patterns))
+        assert ignore_patterns == ["*/*"]
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    load_model("bert:acme/tiny@v1", device="cpu")
+    assert calls == [("acme/tiny", "v1", ["*.json", "*.txt", "*.safetensors"])]
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    load_model("bert:acme/tiny", device="cpu")
+    assert [call[2] for call in calls[1:]] == [["*.json", "*.txt", "*.safetensors"], ["pytorch_model*"]]
+    load_model({"model": "bert:acme/tiny", "weights": "random", "trust_remote_code": True}, device="cpu")
+    assert calls[-1][2] == ["*.json", "*.txt", "*.py"]
 
 
 # --- what a study may say

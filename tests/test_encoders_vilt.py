@@ -213,6 +213,13 @@ def test_image_alone_is_the_empty_text(model):
         torch.testing.assert_close(one.states, other.states, atol=0, rtol=0)
 
 
+def test_what_is_not_there_is_a_bad_row_and_not_an_empty_one(model):
+    with pytest.raises(BadRow, match="file, row 8: example 8 has neither text nor image"):
+        model.encode([tiny.example("8")])
+    with pytest.raises(BadRow, match="file, row 8: example 8 has no image"):
+        model.encode([tiny.example("8", "a dog"), PAIRS[0]])
+
+
 def test_text_beyond_the_positions_is_refused_with_its_count(model):
     text = " ".join(["dog"] * 22)  # and [CLS], [SEP]: exactly as many as there are positions
     assert model.encode([tiny.example("0", text)])[0].states.shape[1] == 24

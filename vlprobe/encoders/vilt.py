@@ -15,6 +15,7 @@ from vlprobe.encoders.loading import load_network, load_processor, load_tokenize
 from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
 from vlprobe.encoders.taps import exact, pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
+from vlprobe.errors import BadRow
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"vilt": "ViltModel"}
@@ -73,12 +74,16 @@ class Vilt(Encoder):
         """Return the residual stream over text, image and padding, the normed last state, the pooler's output.
 
         Raises:
-            BadRow: an image that cannot be decoded; a text of more tokens than the model has positions (40).
+            BadRow: an image that cannot be decoded; a text of more tokens than the model has positions (40);
+                neither text nor image.
         """
+        for example in batch:
+            if example.text is None and example.image is None:
+                raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
         pieces = self.text.read(batch)
         pixels = pixel_mask = None
         frames: list[Frame] = []
-        if batch[0].image is not None:
+        if any(example.image is not None for example in batch):
             pictures = self.images.read(batch)
             frames = [picture.frame for picture in pictures]
             pixels, pixel_mask = pad([picture.pixels for picture in pictures])
