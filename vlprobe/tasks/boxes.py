@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,15 @@ def image_size(image: Path | bytes, place: str) -> tuple[int, int]:
     """
     from PIL import Image
 
+    name = str(image) if isinstance(image, Path) else "the embedded image"
     try:
-        with Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+        with warnings.catch_warnings():
+            # Nothing is decoded here; `open_image` refuses what is too large.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(image if isinstance(image, Path) else io.BytesIO(image))
+        with opened:
             width, height = opened.size
             turned = opened.getexif().get(_ORIENTATION) in _LYING
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        name = str(image) if isinstance(image, Path) else "the embedded image"
         raise BadRow(place, f"the size of {name} cannot be read ({error}); the file is damaged or no image") from None
     return (height, width) if turned else (width, height)

@@ -55,7 +55,7 @@ def label_of(value: Any, column: str, place: str) -> str:
     """
     label = optional_label_of(value, column, place)
     if label is None:
-        raise BadRow(place, f"the label in '{column}' is empty")
+        raise BadRow(place, f"the cell '{column}' is empty")
     return label
 
 

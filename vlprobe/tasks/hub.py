@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,18 @@ class HubPart:
         """Names of its columns."""
         return tuple(self.held.column_names)
 
-    def rows(self, image: str | None) -> Iterator[Row]:
+    def rows(self, columns: Collection[str]) -> Iterator[Row]:
         """Yield the rows: class numbers as class names, images as {bytes, path}, not decoded.
 
         Args:
-            image: the column of images, or None.
+            columns: those that are used; the others may hold sounds and films and are not touched.
         """
         import datasets
 
-        held = self.held
-        if image is not None and isinstance(held.features[image], datasets.Image):
-            held = held.cast_column(image, datasets.Image(decode=False))
+        held = self.held.select_columns(sorted(set(columns)))
+        for column in held.column_names:
+            if isinstance(held.features[column], datasets.Image):
+                held = held.cast_column(column, datasets.Image(decode=False))
         names = {column: _class_names(held.features[column], datasets) for column in held.column_names}
         for number, values in enumerate(held, start=1):
             named = {column: _named(value, names[column]) for column, value in values.items()}
@@ -141,8 +142,9 @@ def _class_names(feature: Any, datasets: Any) -> tuple[str, ...]:
     """Return the names of the classes that a column holds as numbers, or nothing."""
     if isinstance(feature, datasets.ClassLabel):
         return tuple(feature.names)
-    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else None)
-    return tuple(inner.names) if isinstance(inner, datasets.ClassLabel) else ()
+    if isinstance(feature, (datasets.List, datasets.LargeList)):
+        return _class_names(feature.feature, datasets)
+    return ()
 
 
 def _named(value: Any, names: tuple[str, ...]) -> Any:

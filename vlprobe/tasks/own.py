@@ -41,13 +41,13 @@ class Asked(Own):
     target: Literal["classes", "number"] = "classes"
     columns: Columns = Columns()
     box_unit: Literal["fraction", "pixel"] = "fraction"
+    images: str | None = None
 
 
 class TableTask(Asked):
     """`table: FILE`, or one file for every part."""
 
     table: Any
-    images: str | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     quotes: bool = True
 
@@ -105,16 +105,19 @@ def _load_table(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
     files = _files(own.table, f"task {own.name}, table")
     images = _folder(own.images, folder, "images") if own.images else None
     names = Names()
-    drafts: list[Draft] = []
+    drafts: dict[str, list[Draft]] = {}
     sources: list[Source] = []
     for part, shown in files.items():
         path = resolve_path(shown, folder)
         table = read_table(path, shown, bad.add, Dialect(own.delimiter, own.quotes))
         sources.append(table.source)
         question = _question(own, (images or path.parent,), names)
-        columns = question.columns(own.columns, table.columns, shown, split=part == "all")
-        prefix = path.stem if part == "all" else part
-        drafts += _good(table.rows, partial(question.draft, columns=columns, split=part, prefix=prefix), bad)
+        drafts[_called(shown, part)] = []
+        if table.columns:  # not one line of a JSONL file can be read: `_task` says so
+            columns = question.columns(own.columns, table.columns, shown, split=part == "all")
+            prefix = path.stem if part == "all" else part
+            draft = partial(question.draft, columns=columns, split=part, prefix=prefix)
+            drafts[_called(shown, part)] = _good(table.rows, draft, bad)
     return _task(own, "word" if own.unit == "mask" else own.unit, drafts, sources, bad)
 
 
@@ -123,14 +126,15 @@ def _load_conllu(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
     if own.level != "language":
         raise StudyError(f"task {own.name}: a CoNLL-U file holds no images, so its level is language, not {own.level}")
     names = Names()
-    drafts: list[Draft] = []
+    drafts: dict[str, list[Draft]] = {}
     sources: list[Source] = []
     for part, shown in _files(own.conllu, f"task {own.name}, conllu").items():
         path = resolve_path(shown, folder)
         sentences, source = read_conllu(path, shown, own.column, bad.add)
         sources.append(source)
         prefix = path.stem if part == "all" else part
-        drafts += _good(sentences, partial(_sentence_draft, part=part, prefix=prefix, names=names), bad)
+        draft = partial(_sentence_draft, part=part, prefix=prefix, names=names)
+        drafts[_called(shown, part)] = _good(sentences, draft, bad)
     return _task(own, "word", drafts, sources, bad)
 
 
@@ -147,7 +151,7 @@ def _load_folder(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
         raise StudyError(f"task {own.name}: a folder of images holds no text, so its level is vision, not {own.level}")
     root = _folder(own.image_folder, folder, "image_folder")
     images = folder_images(root, own.image_folder, bad.add)
-    drafts = _good(images, partial(folder_draft, numbers=own.target == "number"), bad)
+    drafts = {own.image_folder: _good(images, partial(folder_draft, numbers=own.target == "number"), bad)}
     return _task(own, "input", drafts, [], bad)
 
 
@@ -155,13 +159,14 @@ def _load_hub(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
     own = parse(HubTask, spec, f"task {spec['name']}")
     wanted = own.splits.model_dump(exclude_none=True) if own.splits else None
     dataset = open_dataset(own.dataset, own.config, own.revision, wanted, folder)
-    question = _question(own, dataset.folders, Names())
-    drafts: list[Draft] = []
+    images = (_folder(own.images, folder, "images"),) if own.images else dataset.folders
+    question = _question(own, images, Names())
+    drafts: dict[str, list[Draft]] = {}
     for part, table in dataset.parts.items():
         shown = f"{own.dataset} ({part})"
         columns = question.columns(own.columns, table.columns, shown, split=part == "all")
-        rows = table.rows(columns.get("image"))
-        drafts += _good(rows, partial(question.draft, columns=columns, split=part, prefix=part), bad)
+        rows = table.rows(columns.values())
+        drafts[shown] = _good(rows, partial(question.draft, columns=columns, split=part, prefix=part), bad)
     task = _task(own, "word" if own.unit == "mask" else own.unit, drafts, [], bad)
     return replace(task, revision=dataset.revision)
 
@@ -177,8 +182,12 @@ def _good(items: Iterable[Item], draft: Callable[[Item], Draft], bad: BadRowList
     return drafts
 
 
-def _task(own: Own, unit: Unit, drafts: Sequence[Draft], sources: Sequence[Source], bad: BadRowList) -> Task:
-    skipped = bad.judge(len(drafts))
+def _task(
+    own: Own, unit: Unit, files: Mapping[str, Sequence[Draft]], sources: Sequence[Source], bad: BadRowList
+) -> Task:
+    """Return the task made of the drafts of every file, once its bad rows have been judged."""
+    skipped = bad.judge({file: len(drafts) for file, drafts in files.items()})
+    drafts = [draft for drafts in files.values() for draft in drafts]
     targets = {target for draft in drafts for target in draft.example.target if target is not None}
     if not targets:
         raise DataError(f"task {own.name}: not one of its {len(drafts)} examples has a label")
@@ -210,6 +219,11 @@ def _files(value: Any, place: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise StudyError(f"{place}: expected a file, or {{train: FILE, validation: FILE, test: FILE}}, found {value!r}")
     return parse(Parts, value, place).model_dump(exclude_none=True)
+
+
+def _called(shown: str, part: str) -> str:
+    """Return what messages call a file, of which a study may give one and the same for two parts."""
+    return shown if part == "all" else f"{shown} ({part})"
 
 
 def _folder(said: str, folder: Path, key: str) -> Path:

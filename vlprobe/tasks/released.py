@@ -100,9 +100,7 @@ def read_lines(release: Release, files: Sequence[str], bad: BadRowList) -> Itera
             if not listed:
                 bad.add(BadRow(row.place, "the cell 'image_name' is empty"))
                 continue
-            yield Line(
-                row.place, row.number, index, published_name(listed), listed, caption, text, original, target
-            )
+            yield Line(row.place, row.number, index, published_name(listed), listed, caption, text, original, target)
 
 
 def published_name(name: str) -> str:

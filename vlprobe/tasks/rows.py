@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -68,26 +68,28 @@ class BadRowList:
         """Note one bad row and go on reading."""
         self.rows.append(row)
 
-    def judge(self, usable: int) -> tuple[str, ...]:
+    def judge(self, usable: Mapping[str, int]) -> tuple[str, ...]:
         """Return one line for every row that is left out.
 
         Args:
-            usable: how many rows of the task are good.
+            usable: how many good rows each file has.
 
         Raises:
-            DataError: there are bad rows under `bad_rows: error`, or no good one at all.
+            DataError: there are bad rows under `bad_rows: error`, or a file without a good one.
         """
         lines = [str(row) for row in self.rows]
         shown = "\n".join(f"  {line}" for line in lines[:SHOWN])
         more = f"\n  ... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-        of = f"{len(lines)} of {len(lines) + usable} rows of task {self.task} cannot be used"
+        of = f"{len(lines)} of {len(lines) + sum(usable.values())} rows of task {self.task} cannot be used"
         if lines and self.bad_rows == "error":
             raise DataError(
                 f"{of}:\n{shown}{more}\n"
                 "fix the rows, or set bad_rows: skip in the study to leave them out and count them"
             )
-        if not usable:
-            raise DataError(f"{of}, so none is left:\n{shown}{more}" if lines else f"task {self.task} has no rows")
+        for file, count in usable.items():
+            if not count:
+                why = f"; {of}:\n{shown}{more}" if lines else ""
+                raise DataError(f"task {self.task}: {file} holds no usable row{why}")
         return tuple(lines)
 
 
@@ -133,9 +135,6 @@ class Names:
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
 
     def take(self, name: str, place: str) -> str:
         """Return `name`, which is then taken.

@@ -164,9 +164,7 @@ TASKS: dict[str, Recipe] = {
 """The tasks by name."""
 
 
-def load_salin2022(
-    spec: Mapping[str, Any], data: Mapping[str, str], folder: Path, bad_rows: BadRows = "error"
-) -> Task:
+def load_salin2022(spec: Mapping[str, Any], data: Mapping[str, str], folder: Path, bad_rows: BadRows = "error") -> Task:
     """Return one of the eight tasks.
 
     Args:
@@ -203,7 +201,7 @@ def load_salin2022(
             drafts += _draft(line, part, answer, partial(_image, images, recipe.images), names)
         except BadRow as problem:
             bad.add(problem)
-    skipped = bad.judge(len(drafts))
+    skipped = bad.judge({", ".join(f"{file}.csv" for file in files): len(drafts)})
     found = {target for draft in drafts for target in draft.example.target if isinstance(target, str)}
     return Task(
         name=name,
@@ -219,9 +217,7 @@ def load_salin2022(
     )
 
 
-def _draft(
-    line: Line, part: Part, answer: Answerer, image: Callable[[Line], Path | None], names: Names
-) -> list[Draft]:
+def _draft(line: Line, part: Part, answer: Answerer, image: Callable[[Line], Path | None], names: Names) -> list[Draft]:
     """Return the example of a row, or nothing where the released split does not use it."""
     split = part(line)
     if split is None:

@@ -134,14 +134,20 @@ def _csv_rows(reader: Any, header: list[str], shown: str, on_bad_row: OnBadRow) 
             return
         except csv.Error as error:
             cure = "check its quotes, or set quotes: false where they are plain characters"
-            on_bad_row(BadRow(place, f"cannot be parsed ({error}); {cure}"))
+            on_bad_row(BadRow(place, f"cannot be parsed ({error}){_reach(number, reader.line_num)}; {cure}"))
             continue
         if not cells:  # an empty line
             continue
         if len(cells) != len(header):
-            on_bad_row(BadRow(place, f"has {len(cells)} columns where the header has {len(header)}"))
+            reach = _reach(number, reader.line_num)
+            on_bad_row(BadRow(place, f"has {len(cells)} columns where the header has {len(header)}{reach}"))
             continue
         yield Row(place, number, dict(zip(header, cells, strict=True)))
+
+
+def _reach(first: int, last: int) -> str:
+    """Say how many lines a row has swallowed: one stray quote can take the rest of the file along."""
+    return f", and reaches to line {last} since a quote is open" if last > first else ""
 
 
 def _read_jsonl(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect) -> Table:
