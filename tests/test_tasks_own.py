@@ -182,6 +182,7 @@ def test_words_of_a_csv_without_text_are_joined(write, load, content):
     [
         ({"words": ["a", "b"], "labels": ["X"]}, "there are 2 words but 1 labels in 'labels'"),
         ({"words": ["cat"], "labels": ["X"], "text": "catch"}, r"the word 'cat' \(number 1\) is not found"),
+        ({"words": ["cat"], "labels": ["X"], "text": "bobcat"}, r"the word 'cat' \(number 1\) is not found"),
         ({"words": ["b", "a"], "labels": ["X", "Y"], "text": "a b"}, "the word 'a' .*is not found after 'b'"),
         ({"words": [], "labels": [], "text": "a"}, "the list in 'words' is empty"),
         ({"words": ["a", ""], "labels": ["X", "Y"], "text": "a"}, "the cell 'words' is empty"),
