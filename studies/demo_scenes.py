@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw
 COLOURS = {"red": (214, 39, 40), "green": (44, 160, 44), "blue": (31, 119, 180), "yellow": (230, 190, 20)}
 SHAPES = ("circle", "square", "triangle")
 PHRASES = (
-    "a [MASK] {shape} on the {side} of a plain page",
-    "on the {side} there is a [MASK] {shape}",
-    "someone has drawn a [MASK] {shape} , and it is on the {side}",
-    "the {shape} that you see on the {side} is [MASK]",
+    "{who} drew a [MASK] {shape} on the {side} of a {page}",
+    "on the {side} of {who} 's {page} there is a [MASK] {shape}",
+    "{who} has a {page} with a [MASK] {shape} , and it is on the {side}",
+    "the {shape} that {who} put on the {side} of the {page} is [MASK]",
 )
+WHO = "Ada Ben Cleo Dev Edda Finn Gita Hugo Ines Jo Kofi Lena Mona Nils Otto Pia Quinn Rosa Sven Tara".split()
+PAGES = "page sheet card poster letter note leaflet ticket napkin canvas".split()
 SIZE = 96
 COUNT = 480
 
@@ -53,7 +55,7 @@ def main() -> None:
             lie = rng.random() < 0.5
             said = {"left": "right", "right": "left"}[side] if lie else side
             draw(shape, COLOURS[colour], side, rng).save(folder / f"scene{i:04d}.png")
-            caption = rng.choice(PHRASES).format(shape=shape, side=said)
+            caption = rng.choice(PHRASES).format(who=rng.choice(WHO), shape=shape, side=said, page=rng.choice(PAGES))
             table.writerow([f"scene{i:04d}.png", caption, colour, shape, int(lie)])
 
 
