@@ -203,6 +203,11 @@ def load_salin2022(spec: Mapping[str, Any], data: Mapping[str, str], folder: Pat
             bad.add(problem)
     skipped = bad.judge({", ".join(f"{file}.csv" for file in files): len(drafts)})
     found = {target for draft in drafts for target in draft.example.target if isinstance(target, str)}
+    if recipe.classes is None and not found:
+        raise DataError(
+            f"task {name}: not one word of its {len(drafts)} captions has a tag; a file of tags may hold them in its "
+            "other column, `column: upos` or `column: xpos`"
+        )
     return Task(
         name=name,
         level=recipe.level,
