@@ -68,7 +68,7 @@ def test_a_missing_weight_is_refused_by_name(copy, kind, key):
 def test_many_missing_weights_are_counted(copy):
     folder = copy("bert")
     edit(folder, lambda state: [state.pop(key) for key in list(state) if ".layer.2." in key])
-    refused(f"bert:{folder}", "lacks 16 weights", "encoder.layer.2.attention.output.LayerNorm.bias", ", ...")
+    refused(f"bert:{folder}", "lacks 16 weights", "encoder.layer.2.attention.output.LayerNorm.bias", " and 13 more. ")
 
 
 @pytest.mark.parametrize("kind", ["bert", "vit", "vilt"])
@@ -173,6 +173,12 @@ def test_an_unreadable_file_is_named(copy, name):
     folder = copy("vilt")
     (folder / name).write_text('{"hidden_')
     refused(f"vilt:{folder}", "tokenizer" if name.startswith("tokenizer") else name, "cannot be read")
+
+
+def test_a_configuration_of_wrong_values_is_not_blamed_on_the_weights(copy):
+    folder = copy("bert")
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": "wide"}')
+    refused(f"bert:{folder}", "config.json cannot be read", "hidden_size", "wide")
 
 
 def test_a_tokenizer_of_another_model(copy):

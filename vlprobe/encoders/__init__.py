@@ -141,17 +141,8 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     from vlprobe.encoders.taps import pick_device
 
     target = pick_device(device)
-    checkpoint = open_checkpoint(
-        source,
-        folder=folder,
-        types={name: row.types for name, row in FAMILIES.items()},
-        family=family,
-        revision=revision,
-        tokenizer=settings.tokenizer,
-        random=settings.weights == "random",
-        seed=settings.seed,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    types = {name: row.types for name, row in FAMILIES.items()}
+    checkpoint = open_checkpoint(source, revision, family=family, types=types, wanted=settings, folder=folder)
     row = FAMILIES[family]
     encoder: Encoder = getattr(importlib.import_module(row.module), row.kind)(checkpoint, target)
     encoder.name = settings.name or source.rstrip("/").rpartition("/")[2]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import transformers
@@ -18,6 +18,9 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 from vlprobe.digest import digest, file_digest
 from vlprobe.errors import CheckpointError, StudyError
 from vlprobe.settings import resolve_path
+
+if TYPE_CHECKING:
+    from vlprobe.encoders import ModelSettings
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -55,51 +58,46 @@ class Checkpoint:
 
 def open_checkpoint(
     source: str,
+    revision: str | None,
     *,
-    folder: Path,
-    types: Mapping[str, Sequence[str]],
     family: str,
-    revision: str | None = None,
-    tokenizer: str | None = None,
-    random: bool = False,
-    seed: int = 0,
-    trust_remote_code: bool = False,
+    types: Mapping[str, Sequence[str]],
+    wanted: ModelSettings,
+    folder: Path,
 ) -> Checkpoint:
     """Find a checkpoint on disk or on the hub, and check that it is of the family.
 
     Args:
         source: a folder, `package:NAME/FOLDER`, or a hub id.
-        folder: where relative paths start.
-        types: family -> the `model_type`s that it reads.
-        family: the one asked for.
         revision: hub branch, tag or commit.
-        tokenizer: folder of the tokenizer, where the checkpoint brings none.
-        random: no weights are wanted.
-        seed: of random weights.
-        trust_remote_code: Python files of the checkpoint may be run.
+        family: the one asked for.
+        types: family -> the `model_type`s that it reads.
+        wanted: the study's entry: random weights, a tokenizer from elsewhere, whether code may be run.
+        folder: where relative paths start.
 
     Raises:
         CheckpointError: it is not there, not readable, or of another family.
         StudyError: a revision of a local folder, or a path with an unknown variable or package.
     """
+    random, code = wanted.weights == "random", wanted.trust_remote_code
     local = local_folder(source, folder)
     if local is not None and revision is not None:
         raise StudyError(f"{source} is a local folder, which has no revision '{revision}'; leave `revision` out")
-    place = local if local is not None else download(source, revision, weights=not random, code=trust_remote_code)
-    words = resolve_path(tokenizer, folder) if tokenizer else place
-    if tokenizer and not words.is_dir():
+    place = local if local is not None else download(source, revision, weights=not random, code=code)
+    words = resolve_path(wanted.tokenizer, folder) if wanted.tokenizer else place
+    if not words.is_dir():
         raise CheckpointError(f"tokenizer folder {words} does not exist; check the model's `tokenizer`")
     model_type = _model_type(source, place, types, family)
     if local is None and not random:
         known = place.name  # a hub snapshot's folder is named by its commit
     else:
         files = named(place, ("config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES))
-        files += [*place.glob("*.py")] if trust_remote_code else []
+        files += [*place.glob("*.py")] if code else []
         files += [] if random else weight_files(place, source)
-        known = fingerprint(files, f"random {seed}" if random else "")
+        known = fingerprint(files, f"random {wanted.seed}" if random else "")
     if words != place:
         known = digest(known, fingerprint(named(words, TOKENIZER_FILES)))
-    return Checkpoint(source, place, words, model_type, known, random, seed, trust_remote_code)
+    return Checkpoint(source, place, words, model_type, known, random, wanted.seed, code)
 
 
 def local_folder(source: str, folder: Path) -> Path | None:
@@ -116,7 +114,7 @@ def local_folder(source: str, folder: Path) -> Path | None:
         raise CheckpointError(f"{path} is a file; name the folder that holds config.json, weights and tokenizer")
     if like_path:
         raise CheckpointError(
-            f"checkpoint folder {path} does not exist; check the path (relative ones start at {folder})"
+            f"checkpoint folder {path} does not exist; check the path (relative ones start at {folder.resolve()})"
         )
     return None
 
@@ -199,9 +197,10 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its kind where it has none."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """Return an error's kind and the first line of its text; two where the first announces the second."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    text = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1]).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def named(folder: Path, names: Sequence[str]) -> list[Path]:

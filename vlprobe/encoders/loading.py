@@ -69,12 +69,10 @@ def load_network(checkpoint: Checkpoint, classes: Mapping[str, str], device: tor
     files = [] if checkpoint.random else weight_files(checkpoint.folder, checkpoint.source)
     for file in files:
         _check_readable(checkpoint, file)
+    config = _load_config(checkpoint)
     try:
         # What transformers draws for weights that are missing must not move the caller's random numbers either.
         with quiet(), torch.random.fork_rng(devices=[]):
-            config = transformers.AutoConfig.from_pretrained(
-                checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
-            )
             torch.default_generator.manual_seed(checkpoint.seed)
             if checkpoint.random:
                 model, info = kind(config), {"missing_keys": (), "mismatched_keys": (), "unexpected_keys": ()}
@@ -88,7 +86,7 @@ def load_network(checkpoint: Checkpoint, classes: Mapping[str, str], device: tor
                     local_files_only=True,
                 )
     except UNREADABLE as error:
-        names = ", ".join(str(file) for file in files) or str(checkpoint.folder / "config.json")
+        names = ", ".join(str(file) for file in files) or f"a network from {checkpoint.folder / 'config.json'}"
         raise CheckpointError(f"{checkpoint.source}: {names} cannot be read: {_cause(error)}") from error
     pooler = _check_complete(checkpoint, model, info)
     left_out = tuple(_left_out(model, info["unexpected_keys"]))
@@ -161,6 +159,17 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         ) from error
 
 
+def _load_config(checkpoint: Checkpoint) -> Any:
+    try:
+        with quiet():
+            return transformers.AutoConfig.from_pretrained(
+                checkpoint.folder, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
+            )
+    except UNREADABLE as error:
+        path = checkpoint.folder / "config.json"
+        raise CheckpointError(f"{checkpoint.source}: {path} cannot be read: {_cause(error)}") from error
+
+
 def _cause(error: BaseException) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return "it is damaged, or holds Python objects besides tensors, which are never run; convert it to safetensors"
@@ -205,9 +214,10 @@ def _check_complete(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any])
         ("has {} weights inside the encoder that its configuration knows nothing of", foreign),
     ):
         if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(
-                f"{checkpoint.source} {problem.format(len(names))}: {', '.join(names[:3])}"
-                f"{', ...' if len(names) > 3 else ''}. Its states would not be those of the trained model; "
+                f"{checkpoint.source} {problem.format(len(names))}: {', '.join(names[:3])}{more}. "
+                "Its states would not be those of the trained model; "
                 "check that config.json and weights belong together, or fetch them again"
             )
     return getattr(model, "pooler", None) is not None and not lost
