@@ -6,7 +6,7 @@ The `_dec` files, whose images were replaced by other rows', are not read: vlpro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -180,13 +180,7 @@ def load_salin2022(spec: Mapping[str, Any], data: Mapping[str, str], folder: Pat
     name = spec["name"]
     recipe = TASKS[name]
     options = parse(recipe.options, spec, f"task {name}")
-    root = find_place("salin2022", data, folder)
-    if root is None:
-        place = PLACES["salin2022"]
-        raise DataError(
-            f"task {name} is read from the authors' files: clone https://github.com/ejsalin/vlm-probing and point "
-            f"`data: salin2022` in the study, or {place.variable}, to {place.what}"
-        )
+    root = _root(name, data, folder)
     images = find_place(recipe.images, data, folder)
     bad = BadRowList(name, bad_rows)
     release = find_release(root, folder, options.model_dump())
@@ -202,17 +196,11 @@ def load_salin2022(spec: Mapping[str, Any], data: Mapping[str, str], folder: Pat
         except BadRow as problem:
             bad.add(problem)
     skipped = bad.judge({", ".join(f"{file}.csv" for file in files): len(drafts)})
-    found = {target for draft in drafts for target in draft.example.target if isinstance(target, str)}
-    if recipe.classes is None and not found:
-        raise DataError(
-            f"task {name}: not one word of its {len(drafts)} captions has a tag; a file of tags may hold them in its "
-            "other column, `column: upos` or `column: xpos`"
-        )
     return Task(
         name=name,
         level=recipe.level,
         unit=recipe.unit,
-        classes=tuple(sorted(found)) if recipe.classes is None else recipe.classes,
+        classes=_found_classes(name, drafts) if recipe.classes is None else recipe.classes,
         splits=grouped(drafts),
         source=tuple(release.sources),
         citation=CITATION,
@@ -220,6 +208,26 @@ def load_salin2022(spec: Mapping[str, Any], data: Mapping[str, str], folder: Pat
         skipped=skipped,
         options=release.options,
     )
+
+
+def _root(name: str, data: Mapping[str, str], folder: Path) -> Path:
+    root = find_place("salin2022", data, folder)
+    if root is None:
+        raise DataError(
+            f"task {name} is read from the authors' files: clone https://github.com/ejsalin/vlm-probing and point "
+            f"`data: salin2022` in the study, or {PLACES['salin2022'].variable}, to it"
+        )
+    return root
+
+
+def _found_classes(name: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
+    found = {target for draft in drafts for target in draft.example.target if isinstance(target, str)}
+    if not found:
+        raise DataError(
+            f"task {name}: not one word of its {len(drafts)} captions has a tag; a file of tags may hold them in its "
+            "other column, `column: upos` or `column: xpos`"
+        )
+    return tuple(sorted(found))
 
 
 def _draft(line: Line, part: Part, answer: Answerer, image: Callable[[Line], Path | None], names: Names) -> list[Draft]:
