@@ -119,6 +119,28 @@ class Hidden:
 
 
 @dataclass(frozen=True)
+class Regions:
+    """What a detector makes of one image: boxes with a feature vector each, most confident first."""
+
+    boxes: np.ndarray
+    """(region, 4) float32: x1, y1, x2, y2 as fractions of image width and height, in [0, 1]."""
+    features: np.ndarray
+    """(region, width) float32: the detector's pooled features, >= 0."""
+    size: tuple[int, int]
+    """(width, height) of the image in pixels; (0, 0) where a feature file does not say."""
+    confidence: np.ndarray | None = None
+    """(region,) float32: score of the best class that is not background."""
+    objects: np.ndarray | None = None
+    """(region,) int64: best object class, background not counted (0 is the first class)."""
+    attributes: np.ndarray | None = None
+    """(region,) int64: best attribute, "no attribute" not counted."""
+    attribute_confidence: np.ndarray | None = None
+    """(region,) float32: score of that attribute."""
+    probabilities: np.ndarray | None = None
+    """(region, class) float32: class probabilities, background first (UNITER's soft labels)."""
+
+
+@dataclass(frozen=True)
 class Features:
     """One layer's representation of every unit of a list of examples: what a probe is trained on."""
 

@@ -1,0 +1,75 @@
+"""Fills the generated parts of the documentation from the code: run by `make docs`, checked by the tests.
+
+A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from vlprobe.cli import app
+from vlprobe.pooling import POOLINGS
+from vlprobe.study_file import StudyFile
+
+DOCS = Path(__file__).parent
+
+
+def told(*arguments: str) -> str:
+    """Return a code block with what `vlprobe ARGUMENTS` prints."""
+    output = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}).output
+    return "```\n" + "\n".join(line.rstrip() for line in output.strip("\n").splitlines()) + "\n```"
+
+
+def keys() -> str:
+    """Return a table of the keys of a study file."""
+    rows = ["| key | default | |", "|---|---|---|"]
+    source = (Path(sys.modules[StudyFile.__module__].__file__ or "")).read_text(encoding="utf-8")
+    for name, field in StudyFile.model_fields.items():
+        said = re.search(rf'^    {name}: .*?\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL)
+        default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
+        rows.append(f"| `{name}` | {default} | {' '.join(said.group(1).split()) if said else ''} |")
+    return "\n".join(rows)
+
+
+def _yaml(value: object) -> str:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump()
+    return "-" if value is None else str(value).replace("'", "")
+
+
+def poolings() -> str:
+    """Return a table of poolings."""
+    rows = [
+        f"| {unit} | `{name}` | {text} |" for unit, names in POOLINGS.items() for name, text in names.items()
+    ]
+    return "\n".join(["| unit | pooling | |", "|---|---|---|", *rows])
+
+
+PARTS = {
+    "keys": keys,
+    "poolings": poolings,
+    "help": lambda: told("--help"),
+    "help run": lambda: told("run", "--help"),
+    "help plan": lambda: told("plan", "--help"),
+    "models": lambda: told("list", "models"),
+    "tasks": lambda: told("list", "tasks"),
+    "probes": lambda: told("list", "probes"),
+    "conditions": lambda: told("list", "conditions"),
+}
+
+
+def filled(text: str) -> str:
+    """Return a page with its generated parts made anew."""
+    for name, make in PARTS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        if pattern.search(text):
+            made = make()
+            text = pattern.sub(lambda found, made=made: found.group(1) + made + found.group(2), text)
+    return text
+
+
+if __name__ == "__main__":
+    for page in sorted(DOCS.glob("*.md")):
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Image -> boxes and region features: detectors, and published feature files."""
