@@ -1,6 +1,7 @@
 # make demo    a study from nothing to its table
 # make test    everything that is checked
 # make install the environment alone: .venv
+# make docs    the generated parts of docs/
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ TORCH := torch==2.13.0
 # build for Linux brings gigabytes of CUDA.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install demo test clean
+.PHONY: install demo test docs clean
 
 install: $(VENV)/installed
 
@@ -32,6 +33,9 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+docs: install
+	$(BIN)/python docs/fill.py
 
 clean:
 	rm -rf $(VENV) results build *.egg-info

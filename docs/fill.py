@@ -18,7 +18,11 @@ DOCS = Path(__file__).parent
 
 def told(*arguments: str) -> str:
     """Return a code block with what `vlprobe ARGUMENTS` prints."""
-    output = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}).output
+    output = (
+        CliRunner()
+        .invoke(app, list(arguments), prog_name="vlprobe", env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
+        .output
+    )
     return "```\n" + "\n".join(line.rstrip() for line in output.strip("\n").splitlines()) + "\n```"
 
 
@@ -41,9 +45,7 @@ def _yaml(value: object) -> str:
 
 def poolings() -> str:
     """Return a table of poolings."""
-    rows = [
-        f"| {unit} | `{name}` | {text} |" for unit, names in POOLINGS.items() for name, text in names.items()
-    ]
+    rows = [f"| {unit} | `{name}` | {text} |" for unit, names in POOLINGS.items() for name, text in names.items()]
     return "\n".join(["| unit | pooling | |", "|---|---|---|", *rows])
 
 
@@ -63,10 +65,13 @@ PARTS = {
 def filled(text: str) -> str:
     """Return a page with its generated parts made anew."""
     for name, make in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        if pattern.search(text):
-            made = make()
-            text = pattern.sub(lambda found, made=made: found.group(1) + made + found.group(2), text)
+        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if opening in text:
+            before, _, rest = text.partition(opening)
+            _, found, after = rest.partition(closing)
+            if not found:
+                raise ValueError(f"no {closing} after {opening}")
+            text = f"{before}{opening}{make()}\n{closing}{after}"
     return text
 
 

@@ -98,7 +98,8 @@ def _catalogue(what: Catalogue) -> dict[str, str]:
     if what is Catalogue.models:
         from vlprobe.encoders import FAMILIES
 
-        return {name: family.description for name, family in FAMILIES.items()}
+        own = {"(your own)": "a class in a Python file: `file`, `class`, `options`; see docs/study-file.md"}
+        return {name: f"{family.about}; {family.layers}" for name, family in FAMILIES.items()} | own
     if what is Catalogue.tasks:
         from vlprobe.tasks import TASKS
 

@@ -12,7 +12,10 @@ from rich.table import Table
 
 
 def print_tables(summary: Mapping[str, Any], console: Console) -> None:
-    """Print one table a task: model by condition, each cell with score, interval, layer and controls."""
+    """Print one table a task: model by condition, each cell with score, interval, layer and controls.
+
+    A cell is a few short lines, so that five conditions stand side by side on a narrow terminal.
+    """
     for name, task in summary.items():
         title = escape(f"{name} ({task['level']}), {task['metric']}")
         table = Table(title=title, title_justify="left", show_lines=True)
@@ -27,15 +30,14 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
 def _cell(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "-"
+    controls = [f"majority {_number(cell['majority'])}"]
     if "layer" not in cell:
-        return f"majority {_number(cell['majority'])}"
-    seeds = f", {cell['seeds']} seeds" if cell["seeds"] > 1 else ""
+        return controls[0]
     bounds = escape(f"[{_number(cell['low'])}, {_number(cell['high'])}]")
-    return (
-        f"[bold]{_number(cell['score'])}[/bold] {bounds} at {escape(cell['layer'])}{seeds}\n"
-        f"[dim]majority {_number(cell['majority'])}, shuffled labels {_number(cell['shuffled'])}, "
-        f"n = {cell['n_test']}[/dim]"
-    )
+    controls += [f"shuffled {_number(cell['shuffled'])}", f"n = {cell['n_test']}"]
+    controls += [f"{cell['seeds']} seeds"] if cell["seeds"] > 1 else []
+    lines = [f"[bold]{_number(cell['score'])}[/bold]", bounds, escape(cell["layer"])]
+    return "\n".join([*lines, *(f"[dim]{line}[/dim]" for line in controls)])
 
 
 def _number(value: float) -> str:
