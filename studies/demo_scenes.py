@@ -17,8 +17,8 @@ PHRASES = (
     "{who} has a {page} with a [MASK] {shape} , and it is on the {side}",
     "the {shape} that {who} put on the {side} of the {page} is [MASK]",
 )
-WHO = "Ada Ben Cleo Dev Edda Finn Gita Hugo Ines Jo Kofi Lena Mona Nils Otto Pia Quinn Rosa Sven Tara".split()
-PAGES = "page sheet card poster letter note leaflet ticket napkin canvas".split()
+WHO = tuple("Ada Ben Cleo Dev Edda Finn Gita Hugo Ines Jo Kofi Lena Mona Nils Otto Pia Quinn Rosa Sven Tara".split())
+PAGES = ("page", "sheet", "card", "poster", "letter", "note", "leaflet", "ticket", "napkin", "canvas")
 SIZE = 96
 COUNT = 480
 

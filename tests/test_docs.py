@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
 from fill import PARTS, filled  # noqa: E402
-
 from test_floors import FLOORS  # noqa: E402
 from vlprobe.study_file import StudyFile  # noqa: E402
 

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-import tiny_checkpoints as tiny
 
+import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
 from vlprobe.encoders.pixels import Frame
 from vlprobe.errors import CheckpointError

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_checkpoints as tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny_checkpoints as tiny
 from vlprobe.encoders import FAMILIES, load_model
 from vlprobe.errors import CheckpointError, StudyError
 

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_checkpoints as tiny
 import torch
 
+import tiny_checkpoints as tiny
 from vlprobe.encoders import FAMILIES, load_model
 from vlprobe.errors import BadRow
 from vlprobe.types import ROLES

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_checkpoints as tiny
 import torch
 
+import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
 from vlprobe.errors import StudyError
 from vlprobe.types import ROLES

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import tiny_checkpoints as tiny
 import torch
 import transformers as hf
 
+import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.images import open_image

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny_checkpoints as tiny
 import torch
 
+import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
 from vlprobe.encoders.text import replace_mask, word_of_piece
 from vlprobe.errors import BadRow

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import tiny_checkpoints as tiny
 import torch
 import transformers as hf
 from safetensors.torch import save_file
 
+import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.errors import BadRow

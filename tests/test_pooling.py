@@ -12,7 +12,9 @@ from vlprobe.pooling import POOLINGS, check_pooling, pool
 from vlprobe.types import ROLES, Example, Hidden
 
 BATCH = [
-    replace(colour_task().splits["all"][0], text="one two three", words=((0, 3), (4, 7), (8, 13)), target=("A", None, "B")),
+    replace(
+        colour_task().splits["all"][0], text="one two three", words=((0, 3), (4, 7), (8, 13)), target=("A", None, "B")
+    ),
     replace(colour_task().splits["all"][1], text="four five", words=((0, 4), (5, 9)), target=("A", "C")),
 ]
 
@@ -49,12 +51,16 @@ def test_inputs(how, role):
 def test_a_layer_without_such_positions_is_left_out():
     hidden = Toy().encode(BATCH)
     assert [p.layer for p in pool(hidden, BATCH, "word", "first")] == ["joint.0", "joint.1"]
-    assert [p.layer for p in pool(hidden, [replace(e, target=("A",)) for e in BATCH], "input", "auto")] == list(Toy.layers)
+    assert [p.layer for p in pool(hidden, [replace(e, target=("A",)) for e in BATCH], "input", "auto")] == list(
+        Toy.layers
+    )
 
 
 def grid_hidden():
     """Return 2 x 2 patches whose state is their number, after a position that is nothing."""
-    box = np.array([[(np.nan,) * 4, (0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1)]], np.float32)
+    box = np.array(
+        [[(np.nan,) * 4, (0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1)]], np.float32
+    )
     role = np.array([[0, 3, 3, 3, 3]], np.int8)
     states = torch.arange(5.0).reshape(1, 5, 1)
     return Hidden("vision.0", states, role, np.full((1, 5), -1, np.int32), box)

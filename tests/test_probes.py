@@ -21,8 +21,7 @@ def data(rows=600, width=20, classes=3, seed=0, signal=1.0):
 
 
 def parts(signal=1.0, make=data):
-    splits = [Split(*make(rows=rows, seed=seed, signal=signal)) for rows, seed in ((600, 0), (200, 10), (400, 20))]
-    return splits
+    return [Split(*make(rows=rows, seed=seed, signal=signal)) for rows, seed in ((600, 0), (200, 10), (400, 20))]
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -21,7 +21,9 @@ def test_interval_equals_scipys_when_every_row_is_a_group():
     y = rng.normal(size=150)
     predicted = y + rng.normal(size=150)
     ours = interval(y, predicted, np.arange(150).astype(str), "r2", 0)
-    theirs = bootstrap((y, predicted), r2_score, paired=True, vectorized=False, method="percentile", n_resamples=3000, rng=2)
+    theirs = bootstrap(
+        (y, predicted), r2_score, paired=True, vectorized=False, method="percentile", n_resamples=3000, rng=2
+    )
     assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.03)
 
 

