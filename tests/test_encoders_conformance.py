@@ -15,13 +15,15 @@ from vlprobe.types import ROLES
 TYPES = [model_type for family in FAMILIES.values() for model_type in family.types]
 IMAGES = [tiny.png(tiny.noise(60, 90)), tiny.png(tiny.noise(100, 60, 1)), tiny.png(tiny.noise(48, 48, 2))]
 SENTENCES = ["A dog sits on the mat.", "cats", "two red chairs, a dog and a cat!"]
-PATCH, WORD, CLS, NONE = (ROLES.index(role) for role in ("patch", "word", "cls", ""))
+PATCH, REGION, WORD, CLS, NONE = (ROLES.index(role) for role in ("patch", "region", "word", "cls", ""))
 
 
 @pytest.fixture(scope="module", params=TYPES)
 def model(request, tmp_path_factory):
     folder = tiny.make(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
-    return load_model(tiny.spec(request.param, folder), device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlprobe.regions.open_regions", lambda *_, **__: tiny.ColourRegions(), raising=False)
+        return load_model(tiny.spec(request.param, folder), device="cpu")
 
 
 def batch(model):
@@ -42,9 +44,9 @@ def family(model):
 def test_the_table_says_what_the_class_says(model):
     row = family(model)
     assert model.modalities == row.modalities
-    stream = row.layers.partition(".")[0]
-    assert all(layer.startswith(f"{stream}.") for layer in model.layers)
-    named = {layer for layer in model.layers if not layer.partition(".")[2].isdigit()}
+    streams = {layer.partition(".")[0] for layer in row.layers.split(", ")}
+    assert {layer.partition(".")[0] for layer in model.layers} == streams
+    named = {layer for layer in model.layers if not layer.partition(".")[2].isdigit() or layer == "regions.0"}
     assert named <= set(row.layers.split(", "))
     assert row.about
 
@@ -52,8 +54,10 @@ def test_the_table_says_what_the_class_says(model):
 def test_every_layer_is_there_in_order_and_finite(model):
     hidden = model.encode(batch(model))
     assert [one.layer for one in hidden] == list(model.layers)
-    blocks = [layer for layer in model.layers if layer.partition(".")[2].isdigit()]
-    assert [int(layer.partition(".")[2]) for layer in blocks] == list(range(4))  # 3 blocks and their input
+    for stream in {layer.partition(".")[0] for layer in model.layers}:
+        numbers = [layer.partition(".")[2] for layer in model.layers if layer.startswith(f"{stream}.")]
+        wanted = [0] if stream == "regions" else list(range(4))  # 3 blocks and their input
+        assert [int(number) for number in numbers if number.isdigit()] == wanted
     for one in hidden:
         shape = one.states.shape[:2]
         assert one.states.shape == (3, shape[1], model.layers[one.layer])
@@ -70,10 +74,11 @@ def test_every_layer_is_there_in_order_and_finite(model):
     assert len(different) == len(hidden)
 
 
-def test_boxes_belong_to_patches_and_are_whole(model):
+def test_boxes_belong_to_patches_and_regions_and_are_whole(model):
     for one in model.encode(batch(model)):
-        assert (np.isnan(one.box).all(-1) == (one.role != PATCH)).all()
-        box = one.box[one.role == PATCH]
+        placed = np.isin(one.role, (PATCH, REGION))
+        assert (np.isnan(one.box).all(-1) == ~placed).all()
+        box = one.box[placed]
         assert ((box >= 0) & (box <= 1)).all()
         assert (box[:, 2:] > box[:, :2]).all()
 
@@ -81,7 +86,11 @@ def test_boxes_belong_to_patches_and_are_whole(model):
 def test_one_cls_at_most_and_it_is_the_first(model):
     for one in model.encode(batch(model)):
         assert not (one.role[:, 1:] == CLS).any()
-        if "text" in model.modalities and not one.layer.endswith(".pooler"):
+        wordless = one.layer.startswith("regions.") or (one.layer.startswith("vision.") and "text" in model.modalities)
+        if wordless:
+            assert np.isin(one.role, (REGION, NONE)).all()
+            assert (one.role == REGION).any(1).all()
+        elif "text" in model.modalities and not one.layer.endswith(".pooler"):
             assert (one.role[:, 0] == CLS).all()
             assert ((one.role == WORD).sum(1) > 0).all()
 

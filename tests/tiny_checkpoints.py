@@ -11,7 +11,10 @@ from PIL import Image
 from tokenizers import ByteLevelBPETokenizer
 
 from vlprobe.encoders.checkpoint import quiet
-from vlprobe.types import Example
+from vlprobe.encoders.uniter import UniterNetwork
+from vlprobe.images import open_image
+from vlprobe.regions.source import RegionSource
+from vlprobe.types import Example, Regions
 
 WORDS = ["a", "dog", "sits", "on", "the", "mat", "two", "cats", "sit", "by", "red", "chairs"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -31,6 +34,8 @@ TEXT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "in
 IMAGE = {**TEXT, "image_size": 32, "patch_size": 8}
 BERT = {**TEXT, "vocab_size": len(VOCABULARY) + 2, "max_position_embeddings": 24}
 
+REGION_WIDTH = 10
+
 CONFIGS = {
     "bert": lambda: hf.BertConfig(**BERT),
     "roberta": lambda: hf.RobertaConfig(**TEXT, vocab_size=320, max_position_embeddings=26, type_vocab_size=1),
@@ -43,6 +48,11 @@ CONFIGS = {
     "vilt": lambda: hf.ViltConfig(
         **{**BERT, "image_size": 96, "patch_size": 16, "max_image_length": -1}, layer_norm_eps=1e-12
     ),
+    "uniter": lambda: hf.BertConfig(**BERT, img_dim=REGION_WIDTH, architectures=["none"]),
+    "lxmert": lambda: hf.LxmertConfig(
+        **{name: value for name, value in BERT.items() if name != "num_hidden_layers"},
+        **{"l_layers": 2, "r_layers": 2, "x_layers": 1, "visual_feat_dim": REGION_WIDTH},
+    ),
 }
 CLASSES = {
     "bert": "BertModel",
@@ -54,6 +64,8 @@ CLASSES = {
     "dinov2_with_registers": "Dinov2WithRegistersModel",
     "resnet": "ResNetModel",
     "vilt": "ViltModel",
+    "uniter": "UniterNetwork",
+    "lxmert": "LxmertModel",
 }
 PROCESSORS = {
     "vit": lambda: hf.ViTImageProcessorPil(size={"height": 32, "width": 32}),
@@ -63,7 +75,7 @@ PROCESSORS = {
     "vilt": lambda: hf.ViltImageProcessorPil(size={"shortest_edge": 96}, size_divisor=16),
 }
 PROCESSORS["dinov2_with_registers"] = PROCESSORS["dinov2"]
-TEXTS = ("bert", "roberta", "electra", "vilt")
+TEXTS = ("bert", "roberta", "electra", "vilt", "uniter", "lxmert")
 FAMILY = {"roberta": "bert", "electra": "bert", "deit": "vit", "dinov2": "vit", "dinov2_with_registers": "vit"}
 
 
@@ -72,7 +84,8 @@ def make(model_type: str, folder: Path, head: str | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        model = getattr(hf, head or CLASSES[model_type])(CONFIGS[model_type]())
+        kind = UniterNetwork if model_type == "uniter" else getattr(hf, head or CLASSES[model_type])
+        model = kind(CONFIGS[model_type]())
         with torch.no_grad():  # the usual initialisation leaves biases at 0, norms at 1: no test would see them
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -81,7 +94,12 @@ def make(model_type: str, folder: Path, head: str | None = None) -> Path:
                     buffer.copy_(torch.randn_like(buffer) * 0.1)
                 if name.endswith("running_var"):
                     buffer.copy_(torch.rand_like(buffer) + 0.5)
-        model.save_pretrained(folder)
+        if model_type == "uniter":  # of which there is no other layout than the released one
+            save_released("uniter", model.state_dict(), folder / "uniter.pt")
+            stated = {**BERT, "type_vocab_size": 2, "img_dim": REGION_WIDTH}
+            (folder / "config.json").write_text(json.dumps(stated))
+        else:
+            model.save_pretrained(folder)
         if model_type in PROCESSORS:
             PROCESSORS[model_type]().save_pretrained(folder)
     if model_type == "roberta":
@@ -92,13 +110,45 @@ def make(model_type: str, folder: Path, head: str | None = None) -> Path:
     elif model_type in TEXTS:
         (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
         (folder / "tokenizer_config.json").write_text(
-            json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+            json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": model_type != "uniter"})
         )
     return folder
 
 
-def spec(model_type: str, folder: Path) -> str:
-    return f"{FAMILY.get(model_type, model_type)}:{folder}"
+def save_released(prefix: str, state: dict[str, torch.Tensor], path: Path, **heads: torch.Tensor) -> None:
+    """Write weights as a .pt of named tensors, the encoder's under a prefix, the heads' (a__b for a.b) beside them."""
+    named = {f"{prefix}.{name}" if prefix else name: value.clone() for name, value in state.items()}
+    torch.save(named | {name.replace("__", "."): value for name, value in heads.items()}, path)
+
+
+def spec(model_type: str, folder: Path) -> str | dict[str, str]:
+    """The model of a study; a test that loads it from there must let `open_regions` give `ColourRegions`."""
+    model = f"{FAMILY.get(model_type, model_type)}:{folder}"
+    return {"model": model, "regions": "colours"} if model_type in ("uniter", "lxmert") else model
+
+
+class ColourRegions(RegionSource):
+    """A few boxes per image, more for wider ones, each with the mean colours of its quarters as features."""
+
+    width = REGION_WIDTH
+    revision = "colours"
+
+    def regions(self, batch):
+        return [self._regions(open_image(example.image, example.place)) for example in batch]
+
+    def _regions(self, image):
+        pixels = np.asarray(image, dtype=np.float32) / 255
+        height, width = pixels.shape[:2]
+        count = 3 + (width // 12) % 4
+        boxes, features = [], []
+        for k in range(count):
+            x1, y1 = k / (2 * count), k / (3 * count)
+            x2, y2 = x1 + 0.4 + 0.02 * k, y1 + 0.5
+            part = pixels[int(y1 * height) : int(y2 * height), int(x1 * width) : int(x2 * width)]
+            halves = [part[: len(part) // 2], part[len(part) // 2 :], part]
+            boxes.append((x1, y1, x2, y2))
+            features.append(np.concatenate([*(half.mean((0, 1)) for half in halves), part.std((0, 1))[:1]]))
+        return Regions(np.array(boxes, np.float32), np.array(features, np.float32), (width, height))
 
 
 def png(array: np.ndarray) -> bytes:

@@ -34,6 +34,12 @@ class Family:
     """Its layer addresses, in words."""
     about: str
     """One line."""
+    originals: tuple[str, ...] = ()
+    """Suffixes of the files that its authors released, where they are read too."""
+    hub: bool = True
+    """Whether transformers has a layout for it, in which it stands on the hub."""
+    regions: bool = False
+    """Whether it reads region features; its class then takes their source as a third argument."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -68,6 +74,28 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="joint.0-n, joint.norm, joint.pooler",
         about="ViLT: text and image patches in one stream",
+        originals=(".ckpt",),
+    ),
+    "uniter": Family(
+        module="vlprobe.encoders.uniter",
+        kind="Uniter",
+        types=("uniter",),
+        modalities=("text", "image"),
+        layers="regions.0, joint.0-n, joint.pooler",
+        about="UNITER: text and image regions in one stream",
+        originals=(".pt",),
+        hub=False,
+        regions=True,
+    ),
+    "lxmert": Family(
+        module="vlprobe.encoders.lxmert",
+        kind="Lxmert",
+        types=("lxmert",),
+        modalities=("text", "image"),
+        layers="regions.0, language.0-n, vision.0-m, language.pooler",
+        about="LXMERT: text and image regions in two streams that meet",
+        originals=(".pth",),
+        regions=True,
     ),
 }
 
@@ -76,19 +104,23 @@ class ModelSettings(Settings):
     """A model in a study: a checkpoint of a family (`model`), or an encoder of one's own (`file` and `class`)."""
 
     model: str | None = None
-    """FAMILY:SOURCE or FAMILY:SOURCE@REVISION; SOURCE is a folder, package:NAME/FOLDER, or a hub id."""
+    """FAMILY:SOURCE or FAMILY:SOURCE@REVISION; SOURCE is a folder, package:NAME/FOLDER, a file as the authors released
+    it (UNITER's .pt, LXMERT's .pth, ViLT's .ckpt), or a hub id."""
     name: str | None = None
     """What tables call it; default: the last part of the source, or the file's name."""
     revision: str | None = None
     """Hub branch, tag or commit."""
     stage: str = "pretrained"
-    """What the checkpoint was trained for; `random` for random weights."""
+    """What the checkpoint was trained for; default: what its heads show (vqa, nlvr2, ...), else `pretrained`;
+    `random` for random weights."""
     weights: Literal["checkpoint", "random"] = "checkpoint"
     """Whether its weights are read, or drawn from its configuration (an untrained control)."""
     seed: int = Field(default=0, ge=0)
     """Of the random weights."""
     tokenizer: str | None = None
     """Folder of the tokenizer, where the checkpoint brings none."""
+    regions: str | dict[str, Any] | None = None
+    """Where UNITER and LXMERT get their regions from: a file of features, or a detector; see `open_regions`."""
     trust_remote_code: bool = False
     """Whether Python files of the checkpoint may be run."""
     file: str | None = None
@@ -103,7 +135,8 @@ class ModelSettings(Settings):
         if (self.model is None) == (self.file is None):
             raise ValueError("give either `model: FAMILY:SOURCE`, or `file` and `class` of an encoder of your own")
         if self.file is not None:
-            foreign = {"revision", "weights", "seed", "tokenizer", "trust_remote_code"} & self.model_fields_set
+            ours = {"revision", "weights", "seed", "tokenizer", "regions", "trust_remote_code"}
+            foreign = ours & self.model_fields_set
             if self.kind is None:
                 raise ValueError("`file` needs `class`, the name of the encoder in it")
             if foreign:
@@ -137,18 +170,40 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         return own
     family, source, revision = _split(settings.model or "", settings.revision, folder)
 
+    row = FAMILIES[family]
+    if row.regions != (settings.regions is not None):
+        raise StudyError(_about_regions(family, row))
+
     from vlprobe.encoders.checkpoint import open_checkpoint
     from vlprobe.encoders.taps import pick_device
 
     target = pick_device(device)
-    types = {name: row.types for name, row in FAMILIES.items()}
-    checkpoint = open_checkpoint(source, revision, family=family, types=types, wanted=settings, folder=folder)
-    row = FAMILIES[family]
-    encoder: Encoder = getattr(importlib.import_module(row.module), row.kind)(checkpoint, target)
-    encoder.name = settings.name or source.rstrip("/").rpartition("/")[2]
-    encoder.stage = "random" if checkpoint.random else settings.stage
-    encoder.revision = checkpoint.revision
+    checkpoint = open_checkpoint(source, revision, family=family, families=FAMILIES, wanted=settings, folder=folder)
+    arguments: list[Any] = [checkpoint, target]
+    if settings.regions is not None:
+        from vlprobe.regions import open_regions
+
+        arguments.append(open_regions(settings.regions, folder=folder, device=target))
+    encoder: Encoder = getattr(importlib.import_module(row.module), row.kind)(*arguments)
+    last = source.rstrip("/").rpartition("/")[2]
+    encoder.name = settings.name or (Path(last).stem if last.endswith(row.originals) else last)
+    if "stage" in settings.model_fields_set:
+        encoder.stage = settings.stage
+    if checkpoint.random:
+        encoder.stage = "random"
+    encoder.revision = encoder.revision or checkpoint.revision
     return encoder
+
+
+def _about_regions(family: str, row: Family) -> str:
+    if row.regions:
+        return (
+            f"family {family} reads region features of the image, and the model has no `regions`: name a file of "
+            "features that a detector has left, or a detector that computes them, e.g. "
+            f"{{model: {family}:..., regions: ./features.tsv}}"
+        )
+    readers = ", ".join(name for name, other in FAMILIES.items() if other.regions)
+    return f"family {family} reads no region features; leave `regions` out (it is for {readers})"
 
 
 def _split(model: str, revision: str | None, folder: Path) -> tuple[str, str, str | None]:

@@ -20,7 +20,7 @@ from vlprobe.errors import CheckpointError, StudyError
 from vlprobe.settings import resolve_path
 
 if TYPE_CHECKING:
-    from vlprobe.encoders import ModelSettings
+    from vlprobe.encoders import Family, ModelSettings
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -32,11 +32,15 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""In transformers' order of preference; each may be an index of parts instead."""
+CONFIG_FILES = ("config.json", "model.json", "../log/model.json")
+"""Where a released file's configuration may lie; UNITER's training code wrote `log/model.json` beside `ckpt/`."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with a configuration and, unless the weights are random, weights."""
+    """A folder with a configuration and, unless the weights are random, weights; or a released file."""
 
     source: str
     """As the study names it, for messages."""
@@ -54,6 +58,10 @@ class Checkpoint:
     """Of the random weights."""
     trust_remote_code: bool = False
     """Whether Python files of the checkpoint may be run."""
+    file: Path | None = None
+    """The released file that holds its weights and sizes; None: `folder` is in transformers' layout."""
+    config: Path | None = None
+    """The configuration beside a released file, where there is one."""
 
 
 def open_checkpoint(
@@ -61,17 +69,17 @@ def open_checkpoint(
     revision: str | None,
     *,
     family: str,
-    types: Mapping[str, Sequence[str]],
+    families: Mapping[str, Family],
     wanted: ModelSettings,
     folder: Path,
 ) -> Checkpoint:
     """Find a checkpoint on disk or on the hub, and check that it is of the family.
 
     Args:
-        source: a folder, `package:NAME/FOLDER`, or a hub id.
+        source: a folder, a file as the authors released it, `package:NAME/FOLDER`, or a hub id.
         revision: hub branch, tag or commit.
         family: the one asked for.
-        types: family -> the `model_type`s that it reads.
+        families: the table that it stands in.
         wanted: the study's entry: random weights, a tokenizer from elsewhere, whether code may be run.
         folder: where relative paths start.
 
@@ -79,44 +87,84 @@ def open_checkpoint(
         CheckpointError: it is not there, not readable, or of another family.
         StudyError: a revision of a local folder, or a path with an unknown variable or package.
     """
-    random, code = wanted.weights == "random", wanted.trust_remote_code
-    local = local_folder(source, folder)
+    random, code, row = wanted.weights == "random", wanted.trust_remote_code, families[family]
+    local = local_place(source, folder, row.originals)
     if local is not None and revision is not None:
         raise StudyError(f"{source} is a local folder, which has no revision '{revision}'; leave `revision` out")
-    place = local if local is not None else download(source, revision, weights=not random, code=code)
+    if local is None and not row.hub:
+        raise CheckpointError(
+            f"{source}: there is no such file or folder, and {family} was not published on the hub; name the released "
+            f"file, e.g. {family}:./checkpoints/{family}{row.originals[0]}"
+        )
+    found = local if local is not None else download(source, revision, weights=not random, code=code)
+    file = released_file(found, source, row)
+    place = found.parent if found.is_file() else found
+    if file is None and not row.hub and not random:
+        raise CheckpointError(f"{source}: {place} holds no {' or '.join(row.originals)} file; name the released file")
     words = resolve_path(wanted.tokenizer, folder) if wanted.tokenizer else place
     if not words.is_dir():
         raise CheckpointError(f"tokenizer folder {words} does not exist; check the model's `tokenizer`")
-    model_type = _model_type(source, place, types, family)
+    own = file is not None or not row.hub
+    config = next(iter(named(place, CONFIG_FILES)), None) if own else place / "config.json"
+    model_type = _model_type(source, config, families, family, optional=own)
     if local is None and not random:
         known = place.name  # a hub snapshot's folder is named by its commit
     else:
-        files = named(place, ("config.json", *PREPROCESSOR_FILES, *TOKENIZER_FILES))
+        files = [*named(place, (*PREPROCESSOR_FILES, *TOKENIZER_FILES)), *([config] if config else [])]
         files += [*place.glob("*.py")] if code else []
-        files += [] if random else weight_files(place, source)
+        # A released file says the sizes, so that random weights depend on it too.
+        files += [file] if file else [] if random else weight_files(place, source)
         known = fingerprint(files, f"random {wanted.seed}" if random else "")
     if words != place:
         known = digest(known, fingerprint(named(words, TOKENIZER_FILES)))
-    return Checkpoint(source, place, words, model_type, known, random, wanted.seed, code)
+    own_config = config if own else None
+    return Checkpoint(source, place, words, model_type, known, random, wanted.seed, code, file, own_config)
 
 
-def local_folder(source: str, folder: Path) -> Path | None:
-    """Return the folder that `source` means, or None where it can only be a hub id.
+def local_place(source: str, folder: Path, originals: Sequence[str] = ()) -> Path | None:
+    """Return the folder or released file that `source` means, or None where it can only be a hub id.
+
+    Args:
+        source: as the study names it.
+        folder: where relative paths start.
+        originals: suffixes of the files that the family's authors released.
 
     Raises:
-        CheckpointError: it looks like a path, but there is no such folder.
+        CheckpointError: it looks like a path, but there is nothing; or a file of another kind.
     """
     like_path = source.startswith((".", "/", "~", "$", "package:")) or source.count("/") > 1 or "\\" in source
     path = resolve_path(source, folder)
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix in originals):
         return path
     if path.is_file():
-        raise CheckpointError(f"{path} is a file; name the folder that holds config.json, weights and tokenizer")
-    if like_path:
+        released = f", or a released {' or '.join(originals)} file" if originals else ""
         raise CheckpointError(
-            f"checkpoint folder {path} does not exist; check the path (relative ones start at {folder.resolve()})"
+            f"{path} is a file; name the folder that holds config.json, weights and tokenizer{released}"
+        )
+    if like_path or (originals and path.suffix in originals):
+        raise CheckpointError(
+            f"checkpoint {path} does not exist; check the path (relative ones start at {folder.resolve()})"
         )
     return None
+
+
+def released_file(place: Path, source: str, row: Family) -> Path | None:
+    """Return the released file at `place`; None where a folder is in transformers' layout, or holds no weights.
+
+    Raises:
+        CheckpointError: the folder holds several.
+    """
+    if place.is_file():
+        return place
+    if row.hub and named(place, [*WEIGHT_FILES, *(f"{name}.index.json" for name in WEIGHT_FILES)]):
+        return None
+    files = sorted(file for file in place.iterdir() if file.suffix in row.originals and file.is_file())
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{source}: {place} holds {len(files)} checkpoints ({', '.join(file.name for file in files[:3])}); "
+            "name the file that is meant"
+        )
+    return files[0] if files else None
 
 
 def download(source: str, revision: str | None, *, weights: bool, code: bool) -> Path:
@@ -155,7 +203,7 @@ def weight_files(folder: Path, source: str) -> list[Path]:
     Raises:
         CheckpointError: none, or a part of several is missing.
     """
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return [folder / name]
         index = folder / f"{name}.index.json"
@@ -220,18 +268,28 @@ def _json(path: Path, source: str) -> dict[str, Any]:
     return loaded
 
 
-def _model_type(source: str, place: Path, types: Mapping[str, Sequence[str]], family: str) -> str:
-    """Return the model_type of config.json, refusing one of another family."""
-    found = _json(place / "config.json", source).get("model_type")
-    if found in types[family]:
-        return str(found)
-    if found is None:
+def _model_type(
+    source: str, config: Path | None, families: Mapping[str, Family], family: str, *, optional: bool
+) -> str:
+    """Return the model_type of a configuration, refusing one of another family.
+
+    Args:
+        source: as the study names it.
+        config: the file; None: there is none.
+        families: the table of families.
+        family: the one asked for.
+        optional: whether the configuration may be absent or silent, as those of released files are.
+    """
+    types = families[family].types
+    stated = _json(config, source).get("model_type") if config else None
+    if stated in types or (stated is None and optional):
+        return str(stated or types[0])
+    if stated is None:
         raise CheckpointError(
-            f"{source}: its config.json states no model_type; add one of {', '.join(types[family])} if it is that model"
+            f"{source}: its config.json states no model_type; add one of {', '.join(types)} if it is that model"
         )
-    right = next((name for name, members in types.items() if found in members), None)
+    right = next((name for name, row in families.items() if stated in row.types), None)
     cure = f"load it as {right}:{source}" if right else "no family of vlprobe reads that: see `vlprobe list models`"
     raise CheckpointError(
-        f"{source} is a checkpoint of model type '{found}', and family {family} reads "
-        f"{', '.join(types[family])}; {cure}"
+        f"{source} is a checkpoint of model type '{stated}', and family {family} reads {', '.join(types)}; {cure}"
     )

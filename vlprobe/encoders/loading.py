@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from vlprobe.encoders.checkpoint import (
     quiet,
     weight_files,
 )
+from vlprobe.encoders.originals import Original, left_out
 from vlprobe.errors import CheckpointError
 
 UNUSED = re.compile(r"(position_ids|token_type_ids|mask_token|num_batches_tracked)$")
@@ -52,24 +52,33 @@ class Loaded:
     """Whether it has a pooler whose weights the checkpoint brings."""
     left_out: tuple[str, ...]
     """What the checkpoint has that is not used, and lacks that can be done without."""
+    heads: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Names of the weights that are not used -> shape, empty where that is not known; none for random weights."""
 
 
-def load_network(checkpoint: Checkpoint, classes: Mapping[str, str], device: torch.device) -> Loaded:
+def load_network(
+    checkpoint: Checkpoint,
+    classes: Mapping[str, str | type],
+    device: torch.device,
+    original: Original | None = None,
+) -> Loaded:
     """Build the network of a checkpoint, with all its weights or not at all.
 
     Args:
         checkpoint: what to load.
-        classes: model_type -> name of the class in transformers.
+        classes: model_type -> the class, or its name in transformers.
         device: where to put it.
+        original: what a released file holds; None: `checkpoint.folder` is in transformers' layout.
 
     Raises:
         CheckpointError: a file cannot be read; weights of the probed layers are missing or of another shape.
     """
-    kind = getattr(transformers, classes[checkpoint.model_type])
-    files = [] if checkpoint.random else weight_files(checkpoint.folder, checkpoint.source)
+    named_kind = classes[checkpoint.model_type]
+    kind: Any = getattr(transformers, named_kind) if isinstance(named_kind, str) else named_kind
+    files = [] if checkpoint.random or original else weight_files(checkpoint.folder, checkpoint.source)
     for file in files:
         _check_readable(checkpoint, file)
-    config = _load_config(checkpoint)
+    config = original.config if original else _load_config(checkpoint)
     try:
         # What transformers draws for weights that are missing must not move the caller's random numbers either.
         with quiet(), torch.random.fork_rng(devices=[]):
@@ -78,30 +87,40 @@ def load_network(checkpoint: Checkpoint, classes: Mapping[str, str], device: tor
                 model, info = kind(config), {"missing_keys": (), "mismatched_keys": (), "unexpected_keys": ()}
             else:
                 model, info = kind.from_pretrained(
-                    checkpoint.folder,
+                    None if original else checkpoint.folder,
                     config=config,
+                    state_dict=original.weights if original else None,
                     dtype=torch.float32,
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # they come back in `info`, and are refused below by name
                     local_files_only=True,
                 )
     except UNREADABLE as error:
+        files = [checkpoint.file] if checkpoint.file else files
         names = ", ".join(str(file) for file in files) or f"a network from {checkpoint.folder / 'config.json'}"
         raise CheckpointError(f"{checkpoint.source}: {names} cannot be read: {_cause(error)}") from error
-    pooler = _check_complete(checkpoint, model, info)
-    left_out = tuple(_left_out(model, info["unexpected_keys"]))
-    return Loaded(model.float().eval().to(device), pooler, left_out)
+    pooler = _check_complete(checkpoint, model, info, strict=original is not None)
+    model = model.float().eval().to(device)
+    if original:
+        heads = {} if checkpoint.random else original.heads
+        return Loaded(model, pooler, left_out(heads) + original.notes, heads)
+    unused: dict[str, tuple[int, ...]] = {
+        _outside(model, name): () for name in info["unexpected_keys"] if not UNUSED.search(name)
+    }
+    return Loaded(model, pooler, left_out(unused), unused)
 
 
-def load_tokenizer(checkpoint: Checkpoint, vocabulary: int) -> Any:
+def load_tokenizer(checkpoint: Checkpoint, vocabulary: int, bert: str = "") -> Any:
     """Return the checkpoint's fast tokenizer.
 
     Args:
         checkpoint: whose tokenizer.
         vocabulary: rows of the model's embedding table.
+        bert: `bert-base-cased` or `bert-base-uncased` where the model is known to have taken over that one's.
 
     Raises:
-        CheckpointError: there is none, it cannot be read, or it makes ids that the model has no row for.
+        CheckpointError: there is none, it cannot be read, it makes ids that the model has no row for, or keeps
+            capitals where the model's does not.
     """
     place = checkpoint.tokenizer
     there = {file.name for file in named(place, TOKENIZER_FILES)}
@@ -110,12 +129,18 @@ def load_tokenizer(checkpoint: Checkpoint, vocabulary: int) -> Any:
         raise CheckpointError(
             f"{checkpoint.source}: {place} holds no tokenizer (tokenizer.json, vocab.txt, or vocab.json with "
             "merges.txt); name a folder that does with the model's `tokenizer`"
+            + (f": that of {bert} is the model's" if bert else "")
         )
     try:
         with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                place, use_fast=True, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
-            )
+            if bert and not there & {"tokenizer.json", "tokenizer_config.json"}:  # as Google published it
+                lower = not bert.endswith("-cased")
+                kind: Any = transformers.BertTokenizer
+                tokenizer = kind.from_pretrained(place, local_files_only=True, do_lower_case=lower)
+            else:
+                tokenizer = transformers.AutoTokenizer.from_pretrained(
+                    place, use_fast=True, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
+                )
     except UNREADABLE as error:
         raise CheckpointError(
             f"{checkpoint.source}: the tokenizer in {place} cannot be read: {_cause(error)}"
@@ -129,9 +154,21 @@ def load_tokenizer(checkpoint: Checkpoint, vocabulary: int) -> Any:
     if largest >= vocabulary or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise CheckpointError(
             f"{checkpoint.source}: the tokenizer in {place} has {len(tokenizer)} entries with ids up to {largest}, the "
-            f"model {vocabulary} rows; this tokenizer is not the model's"
+            f"model {vocabulary} rows; this tokenizer is not the model's{f': name that of {bert}' if bert else ''}"
+        )
+    # Lower case in a cased vocabulary, or capitals in a lower one, would pass the count and garble every name.
+    if bert and _lowers(tokenizer) == bert.endswith("-cased"):
+        does = "makes capitals small" if _lowers(tokenizer) else "keeps capitals"
+        raise CheckpointError(
+            f"{checkpoint.source}: the tokenizer in {place} {does}, and the model's is that of {bert}; name that one's "
+            "folder with the model's `tokenizer`, or correct do_lower_case in its tokenizer_config.json"
         )
     return tokenizer
+
+
+def _lowers(tokenizer: Any) -> bool:
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return normalizer is not None and normalizer.normalize_str("Dog") == "dog"
 
 
 def load_processor(checkpoint: Checkpoint) -> Any:
@@ -187,8 +224,14 @@ def _check_readable(checkpoint: Checkpoint, file: Path) -> None:
         raise CheckpointError(f"{checkpoint.source}: {file} cannot be read: {_cause(error)}") from error
 
 
-def _check_complete(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any]) -> bool:
+def _check_complete(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any], *, strict: bool) -> bool:
     """Refuse what does not fit, and return whether there is a pooler with weights.
+
+    Args:
+        checkpoint: for messages.
+        model: the network.
+        info: transformers' report on loading it.
+        strict: whether the heads have been taken out before, so that whatever is unknown belongs to the encoder.
 
     Raises:
         CheckpointError: weights missing, of another shape, or in the encoder but unknown to the model.
@@ -206,7 +249,9 @@ def _check_complete(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any])
     # more blocks than the configuration says, or another kind of position embedding.
     inner = {"encoder", "layer", "layers", "embeddings", *dict(model.named_children())} - {"pooler"}
     foreign = sorted(
-        name for name in info["unexpected_keys"] if _inside(model, name) in inner and not UNUSED.search(name)
+        name
+        for name in info["unexpected_keys"]
+        if (strict or _inside(model, name) in inner) and not UNUSED.search(name)
     )
     for problem, names in (
         ("lacks {} weights that the probed layers use", missing),
@@ -225,10 +270,8 @@ def _check_complete(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any])
 
 def _inside(model: Any, name: str) -> str:
     """Return the module of the bare model that a checkpoint's key belongs to: `bert.encoder.layer.0` -> `encoder`."""
-    return str(name).removeprefix(f"{model.base_model_prefix}.").split(".")[0]
+    return _outside(model, name).split(".")[0]
 
 
-def _left_out(model: Any, unexpected: Sequence[str]) -> Iterator[str]:
-    heads = Counter(_inside(model, name) for name in unexpected if not UNUSED.search(name))
-    for head, count in sorted(heads.items()):
-        yield f"head {head}: its {count} weights are not used"
+def _outside(model: Any, name: str) -> str:
+    return str(name).removeprefix(f"{model.base_model_prefix}.")

@@ -77,6 +77,32 @@ def tap(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
             hook.remove()
 
 
+@contextmanager
+def outputs(points: Sequence[tuple[nn.Module, int]]) -> Iterator[list[torch.Tensor]]:
+    """Collect what modules put out: one tensor for each, in the order in which they run.
+
+    Args:
+        points: modules, each with the part of its output that is meant where that is a tuple.
+
+    Yields:
+        A list that is empty before the forward pass and as long as `points` after it.
+    """
+    states: list[torch.Tensor] = []
+
+    def keep(part: int) -> Any:
+        def after(module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
+            states.append(output[part] if isinstance(output, (tuple, list)) else output)
+
+        return after
+
+    hooks = [module.register_forward_hook(keep(part)) for module, part in points]
+    try:
+        yield states
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def residual_blocks(model: nn.Module, paths: Sequence[str], expected: int) -> list[nn.Module]:
     """Return a model's residual blocks, found where one of `paths` says, and counted.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 
-from vlprobe.encoders.checkpoint import Checkpoint
+from vlprobe.encoders.checkpoint import PREPROCESSOR_FILES, Checkpoint, named
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
 from vlprobe.encoders.taps import exact, pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
@@ -20,7 +23,23 @@ from vlprobe.types import Example, Hidden
 
 CLASSES = {"vilt": "ViltModel"}
 TEXT, IMAGE = 0, 1
-"""Rows of the table of modality types. Row 2, in checkpoints tuned on NLVR2, is a second image: not used here."""
+"""Rows of the table of modality types. Row 2, in checkpoints tuned on NLVR2, is the second image of a pair."""
+NAMES = {
+    r"text_embeddings\.": "embeddings.text_embeddings.",
+    r"token_type_embeddings\.": "embeddings.token_type_embeddings.",
+    r"transformer\.cls_token": "embeddings.cls_token",
+    r"transformer\.pos_embed": "embeddings.position_embeddings",
+    r"transformer\.patch_embed\.proj\.": "embeddings.patch_embeddings.projection.",
+    r"transformer\.norm\.": "layernorm.",
+    r"transformer\.blocks\.(\d+)\.norm1\.": r"encoder.layer.\1.layernorm_before.",
+    r"transformer\.blocks\.(\d+)\.norm2\.": r"encoder.layer.\1.layernorm_after.",
+    r"transformer\.blocks\.(\d+)\.attn\.proj\.": r"encoder.layer.\1.attention.output.dense.",
+    r"transformer\.blocks\.(\d+)\.mlp\.fc1\.": r"encoder.layer.\1.intermediate.dense.",
+    r"transformer\.blocks\.(\d+)\.mlp\.fc2\.": r"encoder.layer.\1.output.dense.",
+}
+"""Start of an original name (dandelin/ViLT, vilt/modules) -> that of transformers' name; others are the same."""
+STAGES = {"nlvr2_classifier": "nlvr2", "vqa_classifier": "vqa", "rank_output": "retrieval"}
+"""Head of an original checkpoint -> what it was tuned for."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +71,22 @@ class Vilt(Encoder):
     modalities = ("text", "image")
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        loaded = load_network(checkpoint, CLASSES, device)
+        released = read_original(checkpoint) if checkpoint.file else None
+        loaded = load_network(checkpoint, CLASSES, device, released)
         self.model, self.device, self.pooler = loaded.model, device, loaded.pooler
         config = self.model.config
         self.blocks = residual_blocks(self.model, ("encoder.layer", "layers"), config.num_hidden_layers)
         set_norms(self.model)
-        tokenizer = load_tokenizer(checkpoint, config.vocab_size)
+        self.stage = stage(loaded.heads, config.modality_type_vocab_size)
+        tokenizer = load_tokenizer(checkpoint, config.vocab_size, "bert-base-uncased" if released else "")
         self.text = TextReader(tokenizer, config.max_position_embeddings)
-        self.images = ImageReader(load_processor(checkpoint), checkpoint.source)
+        if released and not named(checkpoint.folder, PREPROCESSOR_FILES):
+            # vilt/transforms/pixelbert.py: the shorter side as long as the trained square, sides in whole patches.
+            sizes = {"size": {"shortest_edge": config.image_size}, "size_divisor": config.patch_size}
+            processor = transformers.ViltImageProcessorPil(**sizes)
+        else:
+            processor = load_processor(checkpoint)
+        self.images = ImageReader(processor, checkpoint.source)
         self.patch = int(config.patch_size)
         self.side = int(config.image_size) // self.patch
         names = [*(f"joint.{index}" for index in range(len(self.blocks) + 1)), "joint.norm"]
@@ -108,6 +135,7 @@ class Vilt(Encoder):
         text_mask: torch.Tensor,
         pixels: torch.Tensor | None = None,
         pixel_mask: torch.Tensor | None = None,
+        image_type: int = IMAGE,
     ) -> JointStates:
         """Run the model on tensors: LN-blocks over [text embeddings | image embeddings].
 
@@ -116,6 +144,7 @@ class Vilt(Encoder):
             text_mask: (batch, text position), 0 is padding.
             pixels: (batch, channel, height, width) normalised, padded right and below; None: text alone.
             pixel_mask: (batch, height, width), 0 is padding.
+            image_type: row of the table of modality types; `encode` takes every image for a first one.
         """
         embeddings = self.model.embeddings
         with exact():
@@ -126,6 +155,7 @@ class Vilt(Encoder):
                 images = [self._embed(image, seen) for image, seen in zip(pixels, pixel_mask, strict=True)]
                 grids = tuple(grid for _, grid in images)
                 padded = nn.utils.rnn.pad_sequence([image for image, _ in images], batch_first=True)
+                padded = padded + embeddings.token_type_embeddings.weight[image_type]
                 count = torch.tensor([len(image) for image, _ in images], device=self.device)
                 stream = torch.cat([stream, padded], dim=1)
                 mask = torch.cat([mask, torch.arange(padded.shape[1], device=self.device) < count[:, None]], dim=1)
@@ -157,7 +187,64 @@ class Vilt(Encoder):
         square = table[1:].T.reshape(1, -1, self.side, self.side)
         places = nn.functional.interpolate(square, size=(rows, columns), mode="bilinear", align_corners=True)
         image = torch.cat([embeddings.cls_token[0], patches]) + torch.cat([table[:1], places[0].flatten(1).T])
-        return image + embeddings.token_type_embeddings.weight[IMAGE], (rows, columns)
+        return image, (rows, columns)
+
+
+def read_original(checkpoint: Checkpoint) -> Original:
+    """Read a Lightning checkpoint of the original code, under transformers' names.
+
+    Raises:
+        CheckpointError: it cannot be read, is of another model, or of sizes that cannot be known.
+    """
+    released = read_released(checkpoint, "vilt")
+    width = released.size("transformer.cls_token", 2, 768)
+    patch = released.size("transformer.patch_embed.proj.weight", 2, 32)
+    places = released.size("transformer.pos_embed", 1, 145)
+    sizes = {
+        "vocab_size": released.size("text_embeddings.word_embeddings.weight", 0, 30522),
+        "hidden_size": width,
+        "num_hidden_layers": released.count("transformer.blocks."),
+        "intermediate_size": released.size("transformer.blocks.0.mlp.fc1.weight", 0, 4 * width),
+        "max_position_embeddings": released.size("text_embeddings.position_embeddings.weight", 0, 40),
+        "type_vocab_size": released.size("text_embeddings.token_type_embeddings.weight", 0, 2),
+        "modality_type_vocab_size": released.size("token_type_embeddings.weight", 0, 2),
+        "num_channels": released.size("transformer.patch_embed.proj.weight", 1, 3),
+        "patch_size": patch,
+        "image_size": round((places - 1) ** 0.5) * patch,
+    }
+    values, notes = settle(checkpoint, sizes)
+    return Original(transformers.ViltConfig(**values), renamed(released.encoder), released.heads, notes)
+
+
+def renamed(original: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the encoder's tensors under transformers' names; queries, keys and values are one matrix originally."""
+    ours: dict[str, torch.Tensor] = {}
+    for name, tensor in original.items():
+        block = re.fullmatch(r"transformer\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)", name)
+        if block:
+            for role, part in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                ours[f"encoder.layer.{block[1]}.attention.attention.{role}.{block[2]}"] = part.contiguous()
+            continue
+        for old, new in NAMES.items():
+            if re.match(old, name):
+                name = re.sub(f"^{old}", new, name)
+                break
+        ours[name] = tensor
+    return ours
+
+
+def stage(heads: Collection[str], types: int) -> str:
+    """Return what a checkpoint was trained for, as its heads show it.
+
+    Args:
+        heads: names of its weights that are not the encoder's.
+        types: rows of its table of modality types; the third is for NLVR2's second image. transformers calls the
+            head of every task `classifier`.
+    """
+    first = {name.split(".")[0] for name in heads}
+    if "classifier" in first:
+        return "nlvr2" if types > 2 else "vqa"
+    return next((task for head, task in STAGES.items() if head in first), "pretrained")
 
 
 def set_norms(model: nn.Module) -> None:

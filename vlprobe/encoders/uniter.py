@@ -1,0 +1,307 @@
+"""UNITER (Chen et al. 2020): text and image regions in one stream `joint`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
+
+from vlprobe.digest import digest
+from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader, nothing
+from vlprobe.encoders.checkpoint import Checkpoint
+from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.loading import load_network, load_tokenizer
+from vlprobe.encoders.originals import Original, read_config, read_released, settle
+from vlprobe.encoders.taps import exact, pooled, tap
+from vlprobe.encoders.text import Pieces, TextReader
+from vlprobe.errors import BadRow, CheckpointError
+from vlprobe.regions.source import RegionSource
+from vlprobe.types import Example, Hidden
+
+REGION = 1
+"""Row of the table of token types; 0 is text. Row 2, in checkpoints tuned on NLVR2, is a pair's second image."""
+LOCATION = 7
+"""Numbers that say where a region is: x1, y1, x2, y2, width, height, area."""
+IMG_DIM = 2048
+"""Width of region features where nothing says it: bottom-up attention's."""
+EPSILON = 1e-12
+"""Of all LayerNorms (ChenRocks/UNITER, model/model.py)."""
+ENTAILMENT = 3
+"""Classes of SNLI-VE, whose head is otherwise that of VQA."""
+UNTRAINED_POOLER = (
+    "joint.pooler: its weights are those of pretraining; the NLVR2 head of this checkpoint pools by attention and did "
+    "not train them"
+)
+
+
+@dataclass(frozen=True)
+class RegionTensors:
+    """Regions as the network takes them."""
+
+    features: torch.Tensor
+    """(batch, region, img_dim) float32."""
+    locations: torch.Tensor
+    """(batch, region, 7) float32: x1, y1, x2, y2, width, height as fractions of the image, and their area."""
+    mask: torch.Tensor
+    """(batch, region), 0 is padding."""
+    types: torch.Tensor | None = None
+    """(batch, region) rows of the table of token types; None: all 1."""
+    hidden: torch.Tensor | None = None
+    """(batch, region), 1 where pretraining hides a region: its features become the mask embedding."""
+
+
+@dataclass(frozen=True)
+class JointStates:
+    """What the model makes of a batch: positions are text with its padding, then regions with theirs."""
+
+    layers: dict[str, torch.Tensor]
+    """Address -> (batch, position, width); of `joint.pooler`: (batch, width)."""
+    mask: torch.Tensor
+    """(batch, position) bool: False is padding."""
+
+
+class Uniter(Encoder):
+    """A one-stream transformer over words and regions: `regions.0`, `joint.0` to `joint.n`, `joint.pooler`.
+
+    Given a text alone it has no regions; given an image alone, no text, and so no [CLS]: what its input does not
+    reach (`regions.0`; the pooler, which would read the first region) then has no positions, and pooling leaves it
+    out. `encode` gives every image token type 1, also to checkpoints tuned on NLVR2, as Salin et al. (2022) did.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete, has no fitting tokenizer, or other regions.
+    """
+
+    modalities = ("text", "image")
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, regions: RegionSource) -> None:
+        released = read_original(checkpoint)
+        loaded = load_network(checkpoint, {"uniter": UniterNetwork}, device, released)
+        self.model, self.device, self.pooler = loaded.model, device, loaded.pooler
+        config = self.model.config
+        self.images = RegionReader(regions, config.img_dim, checkpoint.source)
+        tokenizer = load_tokenizer(checkpoint, config.vocab_size, "bert-base-cased")
+        self.text = TextReader(tokenizer, config.max_position_embeddings)
+        self.revision = digest(checkpoint.revision, regions.revision)
+        self.stage = stage(loaded.heads)
+        self.left_out = loaded.left_out
+        self.layers = {LAYER: config.img_dim}
+        self.layers |= {f"joint.{index}": config.hidden_size for index in range(config.num_hidden_layers + 1)}
+        if not self.pooler:
+            self.left_out += ("joint.pooler is not offered: the checkpoint has no weights for it",)
+            return
+        self.layers["joint.pooler"] = config.hidden_size
+        if any(name.startswith("attn_pool.") for name in loaded.heads):
+            self.left_out += (UNTRAINED_POOLER,)
+
+    def encode(self, batch: Sequence[Example]) -> list[Hidden]:
+        """Return the region features, the residual stream over text and regions, the pooler's output.
+
+        Raises:
+            BadRow: neither text nor image, or not the same of both throughout; an image without regions; a text of
+                more tokens than the model has positions.
+        """
+        pieces, regions = self._read(batch)
+        tensors = RegionTensors(regions.features, locations(regions.boxes), regions.mask) if regions else None
+        joint = self.states((pieces.ids, pieces.mask) if pieces else None, tensors)
+        parts = [part for part in (pieces, regions) if part is not None]
+        role = np.concatenate([part.role for part in parts], axis=1)
+        word = np.full(role.shape, -1, dtype=np.int32)
+        box = np.full((*role.shape, 4), np.nan, dtype=np.float32)
+        texts = pieces.role.shape[1] if pieces else 0
+        if pieces:
+            word[:, :texts] = pieces.word
+        if regions:
+            box[:, texts:] = regions.box
+        hidden = [regions.hidden(self.device) if regions else self._nothing(LAYER, batch)]
+        for layer in list(self.layers)[1:]:
+            if layer not in joint.layers:
+                hidden.append(self._nothing(layer, batch))
+            elif layer == "joint.pooler":
+                hidden.append(pooled(layer, joint.layers[layer]))
+            else:
+                hidden.append(Hidden(layer, joint.layers[layer], role, word, box))
+        return hidden
+
+    def states(
+        self, text: tuple[torch.Tensor, torch.Tensor] | None = None, regions: RegionTensors | None = None
+    ) -> JointStates:
+        """Run the model on tensors: BERT's blocks over [text embeddings | region embeddings].
+
+        Args:
+            text: (batch, text position) token ids with [CLS] first, and their mask, 0 is padding; None: regions alone.
+            regions: None: text alone.
+        """
+        parts, masks = [], []
+        with exact():
+            table = self.model.embeddings.token_type_embeddings.weight
+            if text is not None:
+                ids = text[0].to(self.device)
+                order = torch.arange(ids.shape[1], device=self.device)[None]
+                # Both given, as BertEmbeddings would else take them from buffers that no checkpoint holds.
+                parts.append(self.model.embeddings(ids, token_type_ids=torch.zeros_like(ids), position_ids=order))
+                masks.append(text[1].bool().to(self.device))
+            if regions is not None:
+                shape = regions.features.shape[:2]
+                types = torch.full(shape, REGION) if regions.types is None else regions.types
+                hidden = None if regions.hidden is None else regions.hidden.bool().to(self.device)
+                features, places = regions.features.to(self.device), regions.locations.to(self.device)
+                parts.append(self.model.img_embeddings(features, places, table[types.to(self.device)], hidden))
+                masks.append(regions.mask.bool().to(self.device))
+            # The original moves each row's regions up to its last word; without relative positions, and with padding
+            # hidden from attention, the order of positions changes no state.
+            stream, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
+            bias = torch.zeros(mask.shape, device=self.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+            with tap(list(self.model.encoder.layer)) as states:
+                self.model.encoder(stream, attention_mask=bias[:, None, None, :])
+            layers = {f"joint.{index}": state for index, state in enumerate(states)}
+            if self.pooler and text is not None:
+                layers["joint.pooler"] = self.model.pooler(states[-1])
+        return JointStates(layers, mask.cpu())
+
+    def _read(self, batch: Sequence[Example]) -> tuple[Pieces | None, RegionBatch | None]:
+        """Return the batch's texts and regions, None for what none of its examples has."""
+        for example in batch:
+            if example.text is None and example.image is None:
+                raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
+        texts = [example for example in batch if example.text is not None]
+        if texts and len(texts) < len(batch):
+            lone = next(example for example in batch if example.text is None)
+            raise BadRow(lone.place or lone.id, f"example {lone.id} has no text, and others of its batch have one")
+        pictured = any(example.image is not None for example in batch)
+        return self.text.read(batch) if texts else None, self.images.read(batch) if pictured else None
+
+    def _nothing(self, layer: str, batch: Sequence[Example]) -> Hidden:
+        return nothing(layer, len(batch), self.layers[layer], self.device)
+
+
+class UniterNetwork(transformers.BertPreTrainedModel):
+    """The network, its weights named as in the released files.
+
+    Text, blocks and pooler are BERT's; the original's own are copies of them.
+    """
+
+    config_class = transformers.BertConfig
+    base_model_prefix = "uniter"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.embeddings = BertEmbeddings(config)
+        self.img_embeddings = RegionEmbeddings(config.img_dim, config.hidden_size)
+        self.encoder = BertEncoder(config)
+        self.pooler = BertPooler(config)
+        self.post_init()
+
+
+class RegionEmbeddings(nn.Module):
+    """LN(LN(W feature) + LN(V location) + token type): three LayerNorms (UNITER, model/model.py)."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.img_linear = nn.Linear(features, width)
+        self.img_layer_norm = nn.LayerNorm(width, eps=EPSILON)
+        self.pos_linear = nn.Linear(LOCATION, width)
+        self.pos_layer_norm = nn.LayerNorm(width, eps=EPSILON)
+        self.mask_embedding = nn.Embedding(2, features)
+        self.LayerNorm = nn.LayerNorm(width, eps=EPSILON)
+
+    def forward(
+        self, features: torch.Tensor, places: torch.Tensor, types: torch.Tensor, hidden: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return (batch, region, width) embeddings.
+
+        Args:
+            features: (batch, region, img_dim).
+            places: (batch, region, 7).
+            types: (batch, region, width) token type embeddings, of the text's table.
+            hidden: (batch, region) bool: whose features become row 1 of the mask embedding; row 0 counts as zero.
+        """
+        if hidden is not None:
+            features = torch.where(hidden[..., None], self.mask_embedding.weight[1], features)
+        seen = self.img_layer_norm(self.img_linear(features))
+        return self.LayerNorm(seen + self.pos_layer_norm(self.pos_linear(places)) + types)
+
+
+def locations(boxes: torch.Tensor) -> torch.Tensor:
+    """Return [x1, y1, x2, y2, w, h, w * h] of boxes [x1, y1, x2, y2], all as fractions of the image.
+
+    Args:
+        boxes: (batch, region, 4).
+    """
+    size = boxes[..., 2:] - boxes[..., :2]
+    return torch.cat([boxes, size, size.prod(dim=-1, keepdim=True)], dim=-1)
+
+
+def read_original(checkpoint: Checkpoint) -> Original:
+    """Read a released checkpoint; without one, for random weights, the sizes that config.json states.
+
+    Raises:
+        CheckpointError: it cannot be read, is of another model, or of sizes that cannot be known.
+    """
+    if checkpoint.file is None:
+        return Original(_config(settle(checkpoint, _stated(checkpoint))[0]), {}, {})
+    released = read_released(checkpoint, "uniter")
+    if not any(name.startswith("img_embeddings.") for name in released.encoder):
+        raise CheckpointError(
+            f"{checkpoint.source}: {checkpoint.file} lacks all weights of img_embeddings: it is BERT, from which "
+            "UNITER's pretraining starts (a uniter-*-init.pt); name a pretrained or fine-tuned file"
+        )
+    width = released.size("embeddings.LayerNorm.weight", 0, 768)
+    sizes = {
+        "vocab_size": released.size("embeddings.word_embeddings.weight", 0, 28996),
+        "hidden_size": width,
+        "num_hidden_layers": released.count("encoder.layer."),
+        "intermediate_size": released.size("encoder.layer.0.intermediate.dense.weight", 0, 4 * width),
+        "max_position_embeddings": released.size("embeddings.position_embeddings.weight", 0, 512),
+        "type_vocab_size": released.size("embeddings.token_type_embeddings.weight", 0, 2),
+        "img_dim": released.size("img_embeddings.img_linear.weight", 1, IMG_DIM),
+    }
+    values, notes = settle(checkpoint, sizes)
+    return Original(_config(values), released.encoder, released.heads, notes)
+
+
+def stage(heads: Mapping[str, Sequence[int]]) -> str:
+    """Return what a checkpoint was trained for, as its heads show it.
+
+    Args:
+        heads: names of the weights that are not the encoder's -> shape.
+    """
+    first = {name.split(".")[0] for name in heads}
+    if "vqa_output" in first:
+        answers = heads.get("vqa_output.3.bias", (0,))[0]
+        return "visual-entailment" if answers == ENTAILMENT else "vqa"
+    if "nlvr2_output" in first:
+        return "nlvr2"
+    return "retrieval" if "rank_output" in first else "pretrained"
+
+
+def _stated(checkpoint: Checkpoint) -> dict[str, int]:
+    """Return the sizes that config.json states, for a network of random weights."""
+    stated = read_config(checkpoint)
+    wanted = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+    )
+    missing = [name for name in wanted if not isinstance(stated.get(name), int)]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.source}: {checkpoint.folder} holds neither a .pt file nor a config.json with "
+            f"{', '.join(missing)}; random weights need one of them to know their sizes"
+        )
+    return {name: stated[name] for name in wanted} | {"img_dim": int(stated.get("img_dim", IMG_DIM))}
+
+
+def _config(values: Mapping[str, Any]) -> transformers.BertConfig:
+    # Scores are computed in plain matrix products, as the original does.
+    config = transformers.BertConfig(**values, layer_norm_eps=EPSILON)
+    config._attn_implementation = "eager"
+    return config
