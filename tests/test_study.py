@@ -57,6 +57,14 @@ def test_a_text_model_scores_the_same_whatever_the_image(finished):
     assert len(opened._models[2].seen) == 240  # a mismatch hands the same images to other texts
 
 
+def test_an_image_model_loses_the_colour_with_the_image(finished):
+    """The same images, handed to other texts: nothing new to encode, and yet another result."""
+    _, results = finished
+    assert cell(results, "viewer", "matched")["score"] > 0.95
+    for condition in ("mismatched", "matched>mismatched"):
+        assert abs(cell(results, "viewer", condition)["score"] - 0.25) < 0.13, condition
+
+
 def test_what_cannot_be_asked_is_noted(finished):
     opened, _ = finished
     notes = json.loads((opened.output / "study.json").read_text())["not_done"]

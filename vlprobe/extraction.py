@@ -44,7 +44,9 @@ class Extraction:
     how: str
     """Pooling."""
     key: str
-    """Content address of the features, layers apart."""
+    """Content address of the pooled rows in the store: of the set of distinct inputs, whatever their order."""
+    pairs: str
+    """Content address of which example was given which input: two conditions may share `key`, never this."""
 
     @property
     def shards(self) -> int:
@@ -99,7 +101,7 @@ def request(encoder: Encoder, examples: Sequence[Example], unit: Unit, how: str,
     place = {name: k for k, name in enumerate(distinct)}
     key = digest(VERSION, encoder.revision, type(encoder).__name__, unit, how, distinct)
     inputs, which = tuple(holder[name] for name in distinct), tuple(place[name] for name in names)
-    return Extraction(seen, inputs, which, unit, how, key)
+    return Extraction(seen, inputs, which, unit, how, key, digest(key, names))
 
 
 def missing(extraction: Extraction, store: Store) -> int:
@@ -192,7 +194,7 @@ def features(extraction: Extraction, store: Store, layer: str) -> Features:
         group=np.array([example.group for example in examples]),
         id=np.array([example.id for example in examples]),
         index=index,
-        key=digest(extraction.key, layer),
+        key=digest(extraction.pairs, layer),
     )
 
 
