@@ -99,7 +99,7 @@ def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> 
 def _parts(cell: Cell, store: Store, layer: str) -> dict[str, Features]:
     """Return the features of one layer by part: train and validation of one condition, test of the other."""
     trained = features(cell.trained, store, layer)
-    tested = trained if cell.tested.key == cell.trained.key else features(cell.tested, store, layer)
+    tested = trained if cell.tested.pairs == cell.trained.pairs else features(cell.tested, store, layer)
     parts = {}
     for name in SPLITS:
         whole = tested if name == "test" else trained
