@@ -1,4 +1,4 @@
-"""Studies on real material, in small: MiniLM, SqueezeNet, a random ViLT, the released captions, NLVR v1, coco128, UD."""
+"""Studies on real material, in small: MiniLM, SqueezeNet, a random ViLT, released captions, NLVR v1, coco128, UD."""
 
 import subprocess
 import sys

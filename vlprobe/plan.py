@@ -219,7 +219,9 @@ def _cells(
 
 def _key(trained: Extraction, tested: Extraction, part: Mapping[str, str], asked: _Asked) -> str:
     rows = [[example.id, part[example.id], example.group, example.target] for example in trained.examples]
-    return digest(PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, asked.task.name, bool(asked.task.classes))
+    return digest(
+        PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, asked.task.name, bool(asked.task.classes)
+    )
 
 
 def _cost(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[int, int, int, int]:
