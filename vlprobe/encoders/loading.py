@@ -79,6 +79,8 @@ def load_network(
     for file in files:
         _check_readable(checkpoint, file)
     config = original.config if original else _load_config(checkpoint)
+    model: Any
+    info: Mapping[str, Any]
     try:
         # What transformers draws for weights that are missing must not move the caller's random numbers either.
         with quiet(), torch.random.fork_rng(devices=[]):

@@ -88,10 +88,8 @@ def _damaged(path: Path, source: str, error: BaseException) -> CheckpointError:
 
 
 def _state(loaded: Any, path: Path, source: str) -> dict[str, torch.Tensor]:
-    """Take the weights out of whatever they were saved in."""
-    for wrapper in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
+    """Return the weights among what a file holds."""
+    loaded = _unwrapped(loaded)
     if not isinstance(loaded, Mapping):
         raise CheckpointError(
             f"{source}: {path} holds a {type(loaded).__name__}, not named tensors; it is no checkpoint of this model"
@@ -104,6 +102,14 @@ def _state(loaded: Any, path: Path, source: str) -> dict[str, torch.Tensor]:
             "there is more in it. Python objects in it are never run"
         )
     return {str(name): value for name, value in loaded.items()}
+
+
+def _unwrapped(loaded: Any) -> Any:
+    """Take the weights out of whatever they were saved in."""
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ class _InertUnpickler(pickle.Unpickler):
 
 
 def _read_inert(path: Path, source: str) -> Any:
-    """Return the weights of a zipped checkpoint that torch refuses: {"state_dict": name -> tensor}, or what it is.
+    """Return name -> tensor of a zipped checkpoint that torch refuses, or whatever else it holds.
 
     Raises:
         CheckpointError: damaged, or made to run code.
@@ -215,17 +221,14 @@ def _read_inert(path: Path, source: str) -> Any:
                 raise zipfile.BadZipFile("the archive has no data.pkl")
             unpickler = _InertUnpickler(io.BytesIO(archive.read(index)))
             unpickler.place = f"{source}: {path}"
-            loaded = unpickler.load()
-            state = loaded
-            for wrapper in WRAPPERS:
-                if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-                    state = state[wrapper]
+            state = _unwrapped(unpickler.load())
             if not isinstance(state, Mapping):
                 return state
-            root, records = index.removesuffix("data.pkl"), {}
-            for name, value in state.items():
-                records[name] = _read_tensor(archive, root, value) if isinstance(value, _Stored) else value
-            return {"state_dict": records}
+            root = index.removesuffix("data.pkl")
+            return {
+                name: _read_tensor(archive, root, value) if isinstance(value, _Stored) else value
+                for name, value in state.items()
+            }
     except UNREADABLE as error:
         raise _damaged(path, source, error) from error
 
