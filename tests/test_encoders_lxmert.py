@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from parity_models import load, model_lines
 
 import tiny_checkpoints as tiny
+from parity_models import load, model_lines
 from vlprobe.encoders import load_model
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.errors import BadRow, CheckpointError

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from parity_models import load, model_lines
 
 import tiny_checkpoints as tiny
+from parity_models import load, model_lines
 from vlprobe.encoders import load_model
 from vlprobe.encoders.uniter import RegionTensors, UniterNetwork, locations
 from vlprobe.errors import BadRow, CheckpointError, StudyError
