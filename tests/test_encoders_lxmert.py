@@ -53,9 +53,14 @@ def release(folder, prefix="module.bert", **heads):
     return folder
 
 
+@pytest.fixture(scope="module")
+def compared():
+    return list(model_lines(tiny.shared("reference", "lxmert")))
+
+
 @pytest.mark.parametrize("name", LINES)
-def test_every_state_of_both_streams_equals_the_originals(name):
-    lines = [line for line in model_lines(tiny.shared("reference", "lxmert")) if line[0].startswith(f"lxmert/{name} ")]
+def test_every_state_of_both_streams_equals_the_originals(compared, name):
+    lines = [line for line in compared if line[0].startswith(f"lxmert/{name} ")]
     print(name, max(gap for _, gap, _ in lines))
     assert len(lines) == LINES[name]
     assert [line for line in lines if not line[1] < line[2]] == []

@@ -81,9 +81,14 @@ def same(one, other):
 # --- the original's numbers
 
 
+@pytest.fixture(scope="module")
+def compared():
+    return list(model_lines(tiny.shared("reference", "uniter")))
+
+
 @pytest.mark.parametrize("name", LINES)
-def test_every_state_equals_the_originals(name):
-    lines = [line for line in model_lines(tiny.shared("reference", "uniter")) if line[0].startswith(f"uniter/{name} ")]
+def test_every_state_equals_the_originals(compared, name):
+    lines = [line for line in compared if line[0].startswith(f"uniter/{name} ")]
     print(name, max(gap for _, gap, _ in lines))
     assert len(lines) == LINES[name]
     assert [line for line in lines if not line[1] < line[2]] == []
@@ -256,7 +261,7 @@ def test_regions_must_be_named_and_only_where_they_are_read(prototype, source):
     model_at(prototype)
     load_model({"model": f"uniter:{prototype}", "regions": {"file": "x.tsv"}}, folder=prototype, device="cpu")
     assert [settings for settings, _ in source["calls"]] == ["x", {"file": "x.tsv"}]
-    assert source["calls"][1][1] == {"folder": prototype, "device": torch.device("cpu")}
+    assert source["calls"][1][1]["folder"] == prototype
 
 
 def test_a_tokenizer_is_needed_and_must_keep_capitals(folder, source, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ UNREADABLE = (
     EOFError,
     RuntimeError,
     SafetensorError,
+    struct.error,
     pickle.UnpicklingError,
     StrictDataclassError,
 )

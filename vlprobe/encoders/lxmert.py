@@ -22,6 +22,19 @@ from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"lxmert": "LxmertModel"}
+BASE = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "l_layers": 9,
+    "x_layers": 5,
+    "r_layers": 5,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "visual_feat_dim": 2048,
+    "visual_pos_dim": 4,
+}
+"""Sizes of the published model."""
 GQA_ANSWERS = 1842
 """Answers of the checkpoints tuned on GQA; those tuned on VQA have 3129."""
 
@@ -134,20 +147,19 @@ def read_original(checkpoint: Checkpoint) -> Original:
         CheckpointError: it cannot be read, is of another model, or of sizes that cannot be known.
     """
     released = read_released(checkpoint, "lxmert")
-    width = released.size("embeddings.LayerNorm.weight", 0, 768)
     sizes = {
-        "vocab_size": released.size("embeddings.word_embeddings.weight", 0, 30522),
-        "hidden_size": width,
+        "vocab_size": released.size("embeddings.word_embeddings.weight", 0),
+        "hidden_size": released.size("embeddings.LayerNorm.weight", 0),
         "l_layers": released.count("encoder.layer."),
         "x_layers": released.count("encoder.x_layers."),
         "r_layers": released.count("encoder.r_layers."),
-        "intermediate_size": released.size("encoder.x_layers.0.lang_inter.dense.weight", 0, 4 * width),
-        "max_position_embeddings": released.size("embeddings.position_embeddings.weight", 0, 512),
-        "type_vocab_size": released.size("embeddings.token_type_embeddings.weight", 0, 2),
-        "visual_feat_dim": released.size("encoder.visn_fc.visn_fc.weight", 1, 2048),
-        "visual_pos_dim": released.size("encoder.visn_fc.box_fc.weight", 1, 4),
+        "intermediate_size": released.size("encoder.x_layers.0.lang_inter.dense.weight", 0),
+        "max_position_embeddings": released.size("embeddings.position_embeddings.weight", 0),
+        "type_vocab_size": released.size("embeddings.token_type_embeddings.weight", 0),
+        "visual_feat_dim": released.size("encoder.visn_fc.visn_fc.weight", 1),
+        "visual_pos_dim": released.size("encoder.visn_fc.box_fc.weight", 1),
     }
-    values, notes = settle(checkpoint, sizes)
+    values, notes = settle(checkpoint, sizes, BASE)
     return Original(transformers.LxmertConfig(**values), released.encoder, released.heads, notes)
 
 

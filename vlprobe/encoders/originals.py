@@ -66,10 +66,10 @@ class Released:
     heads: dict[str, tuple[int, ...]]
     """Names of all other tensors -> shape."""
 
-    def size(self, name: str, axis: int, default: int) -> int:
-        """Return a tensor's length along an axis; `default` where it is missing, which loading reports by name."""
+    def size(self, name: str, axis: int) -> int | None:
+        """Return a tensor's length along an axis; None where it is missing, which loading reports by name."""
         tensor = self.encoder.get(name)
-        return default if tensor is None or tensor.ndim <= axis else tensor.shape[axis]
+        return None if tensor is None or tensor.ndim <= axis else tensor.shape[axis]
 
     def count(self, stem: str) -> int:
         """Return how many blocks are numbered behind `stem`, e.g. `encoder.layer.`."""
@@ -132,19 +132,29 @@ def read_released(checkpoint: Checkpoint, family: str) -> Released:
     return Released(encoder, heads)
 
 
-def settle(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def settle(
+    checkpoint: Checkpoint, found: Mapping[str, int | None], standard: Mapping[str, int]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return a network's configuration, sizes as the tensors have them, and a note on what was inferred.
 
     The number of attention heads shows in no tensor: it comes from the configuration beside the file, else from the
     width of a head.
 
+    Args:
+        checkpoint: its configuration, where there is one, stands in for tensors that are missing.
+        found: the sizes that the tensors have; None: the tensor is missing.
+        standard: the published model's sizes, where neither says anything.
+
     Raises:
         CheckpointError: the configuration contradicts the tensors, or the number of heads cannot be known.
     """
     stated = read_config(checkpoint)
-    for name, size in sizes.items():
+    sizes: dict[str, int] = {}
+    for name, default in standard.items():
+        size = found.get(name)
+        sizes[name] = size if size is not None else stated.get(name, default)
         # Fine-tuning on pairs of images adds a row to the table of types, and leaves the configuration as it was.
-        if name in stated and stated[name] != size and not name.endswith("type_vocab_size"):
+        if size is not None and stated.get(name, size) != size and not name.endswith("type_vocab_size"):
             raise CheckpointError(
                 f"{checkpoint.source}: {checkpoint.config} says {name} {stated[name]}, the weights have {size}; "
                 "the file does not belong to these weights, or the weights are not complete"

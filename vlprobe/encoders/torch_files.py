@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ UNREADABLE = (
     IndexError,
     AttributeError,
     RuntimeError,
+    AssertionError,
+    NotImplementedError,
+    struct.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )

@@ -28,8 +28,16 @@ REGION = 1
 """Row of the table of token types; 0 is text. Row 2, in checkpoints tuned on NLVR2, is a pair's second image."""
 LOCATION = 7
 """Numbers that say where a region is: x1, y1, x2, y2, width, height, area."""
-IMG_DIM = 2048
-"""Width of region features where nothing says it: bottom-up attention's."""
+BASE = {
+    "vocab_size": 28996,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "img_dim": 2048,
+}
+"""Sizes of UNITER-base; 2048 is the width of bottom-up attention's features."""
 EPSILON = 1e-12
 """Of all LayerNorms (ChenRocks/UNITER, model/model.py)."""
 ENTAILMENT = 3
@@ -244,24 +252,25 @@ def read_original(checkpoint: Checkpoint) -> Original:
         CheckpointError: it cannot be read, is of another model, or of sizes that cannot be known.
     """
     if checkpoint.file is None:
-        return Original(_config(settle(checkpoint, _stated(checkpoint))[0]), {}, {})
+        _check_stated(checkpoint)
+        values, notes = settle(checkpoint, {}, BASE)
+        return Original(_config(values), {}, {}, notes)
     released = read_released(checkpoint, "uniter")
     if not any(name.startswith("img_embeddings.") for name in released.encoder):
         raise CheckpointError(
             f"{checkpoint.source}: {checkpoint.file} lacks all weights of img_embeddings: it is BERT, from which "
             "UNITER's pretraining starts (a uniter-*-init.pt); name a pretrained or fine-tuned file"
         )
-    width = released.size("embeddings.LayerNorm.weight", 0, 768)
     sizes = {
-        "vocab_size": released.size("embeddings.word_embeddings.weight", 0, 28996),
-        "hidden_size": width,
+        "vocab_size": released.size("embeddings.word_embeddings.weight", 0),
+        "hidden_size": released.size("embeddings.LayerNorm.weight", 0),
         "num_hidden_layers": released.count("encoder.layer."),
-        "intermediate_size": released.size("encoder.layer.0.intermediate.dense.weight", 0, 4 * width),
-        "max_position_embeddings": released.size("embeddings.position_embeddings.weight", 0, 512),
-        "type_vocab_size": released.size("embeddings.token_type_embeddings.weight", 0, 2),
-        "img_dim": released.size("img_embeddings.img_linear.weight", 1, IMG_DIM),
+        "intermediate_size": released.size("encoder.layer.0.intermediate.dense.weight", 0),
+        "max_position_embeddings": released.size("embeddings.position_embeddings.weight", 0),
+        "type_vocab_size": released.size("embeddings.token_type_embeddings.weight", 0),
+        "img_dim": released.size("img_embeddings.img_linear.weight", 1),
     }
-    values, notes = settle(checkpoint, sizes)
+    values, notes = settle(checkpoint, sizes, BASE)
     return Original(_config(values), released.encoder, released.heads, notes)
 
 
@@ -280,24 +289,16 @@ def stage(heads: Mapping[str, Sequence[int]]) -> str:
     return "retrieval" if "rank_output" in first else "pretrained"
 
 
-def _stated(checkpoint: Checkpoint) -> dict[str, int]:
-    """Return the sizes that config.json states, for a network of random weights."""
+def _check_stated(checkpoint: Checkpoint) -> None:
+    """Refuse a config.json that does not state the sizes of a network of random weights."""
     stated = read_config(checkpoint)
-    wanted = (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "intermediate_size",
-        "max_position_embeddings",
-        "type_vocab_size",
-    )
-    missing = [name for name in wanted if not isinstance(stated.get(name), int)]
+    stated = {"img_dim": BASE["img_dim"]} | stated  # which the original never writes
+    missing = [name for name in BASE if not isinstance(stated.get(name), int)]
     if missing:
         raise CheckpointError(
             f"{checkpoint.source}: {checkpoint.folder} holds neither a .pt file nor a config.json with "
             f"{', '.join(missing)}; random weights need one of them to know their sizes"
         )
-    return {name: stated[name] for name in wanted} | {"img_dim": int(stated.get("img_dim", IMG_DIM))}
 
 
 def _config(values: Mapping[str, Any]) -> transformers.BertConfig:

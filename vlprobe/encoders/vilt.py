@@ -24,6 +24,19 @@ from vlprobe.types import Example, Hidden
 CLASSES = {"vilt": "ViltModel"}
 TEXT, IMAGE = 0, 1
 """Rows of the table of modality types. Row 2, in checkpoints tuned on NLVR2, is the second image of a pair."""
+BASE = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+    "modality_type_vocab_size": 2,
+    "num_channels": 3,
+    "patch_size": 32,
+    "image_size": 384,
+}
+"""Sizes of ViLT-B/32."""
 NAMES = {
     r"text_embeddings\.": "embeddings.text_embeddings.",
     r"token_type_embeddings\.": "embeddings.token_type_embeddings.",
@@ -197,22 +210,21 @@ def read_original(checkpoint: Checkpoint) -> Original:
         CheckpointError: it cannot be read, is of another model, or of sizes that cannot be known.
     """
     released = read_released(checkpoint, "vilt")
-    width = released.size("transformer.cls_token", 2, 768)
-    patch = released.size("transformer.patch_embed.proj.weight", 2, 32)
-    places = released.size("transformer.pos_embed", 1, 145)
+    patch = released.size("transformer.patch_embed.proj.weight", 2)
+    places = released.size("transformer.pos_embed", 1)  # [CLS] and a square of patches
     sizes = {
-        "vocab_size": released.size("text_embeddings.word_embeddings.weight", 0, 30522),
-        "hidden_size": width,
+        "vocab_size": released.size("text_embeddings.word_embeddings.weight", 0),
+        "hidden_size": released.size("transformer.cls_token", 2),
         "num_hidden_layers": released.count("transformer.blocks."),
-        "intermediate_size": released.size("transformer.blocks.0.mlp.fc1.weight", 0, 4 * width),
-        "max_position_embeddings": released.size("text_embeddings.position_embeddings.weight", 0, 40),
-        "type_vocab_size": released.size("text_embeddings.token_type_embeddings.weight", 0, 2),
-        "modality_type_vocab_size": released.size("token_type_embeddings.weight", 0, 2),
-        "num_channels": released.size("transformer.patch_embed.proj.weight", 1, 3),
+        "intermediate_size": released.size("transformer.blocks.0.mlp.fc1.weight", 0),
+        "max_position_embeddings": released.size("text_embeddings.position_embeddings.weight", 0),
+        "type_vocab_size": released.size("text_embeddings.token_type_embeddings.weight", 0),
+        "modality_type_vocab_size": released.size("token_type_embeddings.weight", 0),
+        "num_channels": released.size("transformer.patch_embed.proj.weight", 1),
         "patch_size": patch,
-        "image_size": round((places - 1) ** 0.5) * patch,
+        "image_size": round((places - 1) ** 0.5) * patch if places and patch else None,
     }
-    values, notes = settle(checkpoint, sizes)
+    values, notes = settle(checkpoint, sizes, BASE)
     return Original(transformers.ViltConfig(**values), renamed(released.encoder), released.heads, notes)
 
 
