@@ -1,8 +1,9 @@
 """The network: Faster R-CNN on ResNet C4, with attributes that depend on the class.
 
 Ren et al., Faster R-CNN (2015); He et al. (2015) for the residual blocks; Anderson et al. (2018) for the attributes.
-Weights stand here in one form, whatever file they came from: batch norms folded into the convolutions before them,
-background and "no attribute" first, one objectness logit per anchor, no regression of the background.
+Weights stand here in one form, whatever file they came from: background and "no attribute" first, one objectness
+logit per anchor, no regression of the background. Batch norms are not folded into the convolutions: it would save 5 %,
+and move proposals by up to a thousandth of a pixel from those of the original.
 """
 
 from __future__ import annotations
@@ -68,15 +69,46 @@ class Heads:
     """(region, attribute) logits, "no attribute" first; None: the network has no attribute head."""
 
 
+class FrozenNorm(nn.Module):
+    """(x - mean) / sqrt(variance + 1e-5) * weight + bias, per channel: a batch norm that no longer learns."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.ones(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what has the shape of x: (image, channel, height, width)."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
+
+
+class NormedConv(nn.Conv2d):
+    """A convolution without bias, and the norm after it; padding keeps the size."""
+
+    def __init__(self, channels: int, outer: int, kernel: int = 1, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(channels, outer, kernel, stride, kernel // 2 * dilation, dilation, bias=False)
+        self.norm = FrozenNorm(outer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (image, outer, height / stride, width / stride)."""
+        normed: torch.Tensor = self.norm(super().forward(x))
+        return normed
+
+
 class Bottleneck(nn.Module):
     """relu(shortcut(x) + conv1x1(relu(conv3x3(relu(conv1x1(x)))))), the stride in the first 1x1 (He et al., 2015)."""
 
     def __init__(self, channels: int, inner: int, outer: int, *, first: bool, stride: int, dilation: int) -> None:
         super().__init__()
-        self.shortcut = nn.Conv2d(channels, outer, 1, stride) if first else None
-        self.conv1 = nn.Conv2d(channels, inner, 1, stride)
-        self.conv2 = nn.Conv2d(inner, inner, 3, padding=dilation, dilation=dilation)
-        self.conv3 = nn.Conv2d(inner, outer, 1)
+        self.shortcut = NormedConv(channels, outer, stride=stride) if first else None
+        self.conv1 = NormedConv(channels, inner, stride=stride)
+        self.conv2 = NormedConv(inner, inner, 3, dilation=dilation)
+        self.conv3 = NormedConv(inner, outer)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the block's output: (image, outer, height / stride, width / stride)."""
@@ -101,7 +133,7 @@ class Network(nn.Module):
             _stage(*pairs[index], sizes.inner[index], sizes.blocks[index], stride=2 if index else 1, dilation=1)
             for index in range(3)
         ]
-        self.stem = nn.Conv2d(3, sizes.stem, 7, 2, 3)
+        self.stem = NormedConv(3, sizes.stem, 7, 2)
         self.backbone = nn.Sequential(OrderedDict(zip(STAGES, stages, strict=True)))
         # Every region keeps its 14 x 14 cells: no stride, and a dilation in its stead (the original's test.prototxt).
         self.res5 = _stage(*pairs[3], sizes.inner[3], sizes.blocks[3], stride=1, dilation=2)
@@ -144,7 +176,9 @@ class Network(nn.Module):
         features = states.new_empty((len(rois), self.sizes.outer[3]))
         for start in range(0, len(rois), chunk):
             part = slice(start, start + chunk)
-            features[part] = self.res5(roi_pool(states, rois[part], STRIDE, POOLED)).mean(dim=(2, 3))
+            pooled = roi_pool(states, rois[part], STRIDE, POOLED)
+            # Channels last: its convolutions are then plain matrix products, a quarter faster on a CPU.
+            features[part] = self.res5(pooled.contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3))
         return features
 
     def heads(self, features: torch.Tensor) -> Heads:

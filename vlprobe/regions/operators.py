@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 BLOCK = 256
-"""Boxes that are compared with each other at a time: few enough that proposals beyond the last one kept cost nothing."""
+"""Boxes that are compared with each other at a time: few enough that boxes after the last one kept cost nothing."""
 
 
 def overlaps(first: np.ndarray, second: np.ndarray, border: float) -> np.ndarray:
@@ -44,7 +44,7 @@ def suppresses(overlap: np.ndarray, threshold: float, *, inclusive: bool) -> np.
     The threshold stays a double: as float32, an overlap of 0.7 would not be below 0.7.
     """
     limit = np.float64(threshold)
-    return overlap >= limit if inclusive else overlap > limit
+    return np.asarray(overlap >= limit if inclusive else overlap > limit)
 
 
 def suppress(
@@ -71,7 +71,7 @@ def suppress(
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         before = overlaps(rows[kept], block, border)
-        alive = ~suppresses(before, threshold, inclusive=inclusive).any(axis=0)
+        alive: np.ndarray = ~suppresses(before, threshold, inclusive=inclusive).any(axis=0)
         among = suppresses(overlaps(block, block, border), threshold, inclusive=inclusive)
         for index in range(len(block)):
             if alive[index] and len(kept) < wanted:

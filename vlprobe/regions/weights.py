@@ -8,21 +8,20 @@
 | `.pth` | MILVLG/bottom-up-attention.pytorch, the same keys but for the heads |
 
 Every file is first brought to the keys of detectron2, then checked against the network that its shapes describe, then
-folded into the one form that `network.py` runs.
+turned into the one form that `network.py` runs.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from vlprobe.errors import CheckpointError
 from vlprobe.regions.caffe import read_caffemodel
@@ -46,9 +45,6 @@ NAMES = {
 """Parts of our network and what they are called in the files; `backbone` is `backbone`."""
 MILVLG = {"cls_embed": "cls_embedding", "attr_linear1": "fc_attr", "attr_linear2": "attr_score"}
 """MILVLG's names in the heads -> detectron2's."""
-NORM = ("weight", "bias", "running_mean", "running_var")
-EPSILON = 1e-5
-"""Of every batch norm."""
 RESNETS = {(3, 4, 6): 50, (3, 4, 23): 101, (3, 8, 36): 152}
 """Blocks of res2 to res4 -> layers of the ResNet: the last block missing would go unnoticed otherwise."""
 IDLE = re.compile(r"(num_batches_tracked|pixel_mean|pixel_std|cell_anchors\.0)$")
@@ -118,7 +114,8 @@ def assemble(tensors: Tensors, path: Path, left_out: tuple[str, ...] = ()) -> Lo
     known = (*left_out, *sorted(key for key in tensors if key not in expected and not IDLE.search(key)))
     if not sizes.attributes:
         known = (*known, "no attribute head: regions have no attributes")
-    network.load_state_dict(dict(_folded(network, tensors, first)), strict=True, assign=True)
+    network.load_state_dict(_turned(network, tensors, first), strict=True, assign=True)
+    network.res5.to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     # MILVLG's and the original's deltas are of unit weights, detectron2's of its default (fast_rcnn.py).
@@ -133,34 +130,21 @@ def expected_shapes(network: Network, *, background_first: bool) -> dict[str, tu
         background_first: whether the file is Caffe's or MILVLG's, with two logits per anchor and the background's
             regression.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, module in _layers(network):
-        prefix = file_name(name)
-        shape = list(module.weight.shape)
+    shapes = {}
+    for name, tensor in network.state_dict().items():
+        if name == "cell_anchors":  # which a file need not have
+            continue
+        rows = len(tensor)
         if background_first:
-            shape[0] = {"objectness": 2 * shape[0], "bbox_pred": shape[0] + 4}.get(name, shape[0])
-        shapes[f"{prefix}.weight"] = tuple(shape)
-        if _normed(name):
-            shapes |= {f"{prefix}.norm.{part}": (shape[0],) for part in NORM}
-        elif not isinstance(module, nn.Embedding):
-            shapes[f"{prefix}.bias"] = (shape[0],)
+            rows = {"objectness": 2 * rows, "bbox_pred": rows + 4}.get(name.partition(".")[0], rows)
+        shapes[file_name(name)] = (rows, *tensor.shape[1:])
     return shapes
 
 
 def file_name(name: str) -> str:
-    """Return what a layer of our network is called in a file."""
+    """Return what a tensor of our network is called in a file."""
     part, dot, rest = name.partition(".")
     return NAMES.get(part, part) + dot + rest
-
-
-def _layers(network: Network) -> Iterator[tuple[str, nn.Conv2d | nn.Linear | nn.Embedding]]:
-    for name, module in network.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.Embedding)):
-            yield name, module
-
-
-def _normed(name: str) -> bool:
-    return name.startswith(("stem", "backbone.", "res5."))
 
 
 def _renamed(key: str) -> str:
@@ -252,21 +236,14 @@ def _check(tensors: Tensors, expected: Mapping[str, tuple[int, ...]], path: Path
             )
 
 
-def _folded(network: Network, tensors: Tensors, first: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the network's own weights: norms folded in, in double; the background first."""
-    for name, module in _layers(network):
-        prefix = file_name(name)
-        weight = tensors[f"{prefix}.weight"]
-        if _normed(name):
-            gain, bias, mean, variance = (tensors[f"{prefix}.norm.{part}"].double() for part in NORM)
-            factor = gain / torch.sqrt(variance + EPSILON)
-            yield f"{name}.weight", (weight.double() * factor[:, None, None, None]).float()
-            yield f"{name}.bias", (bias - mean * factor).float()
-            continue
-        yield f"{name}.weight", _background_first(name, weight, first).float().contiguous()
-        if not isinstance(module, nn.Embedding):
-            yield f"{name}.bias", _background_first(name, tensors[f"{prefix}.bias"], first).float().contiguous()
-    yield "cell_anchors", _anchors(tensors, network.sizes.anchors, first)
+def _turned(network: Network, tensors: Tensors, first: bool) -> Tensors:
+    """Return the network's own weights: float32, the background first."""
+    own = {
+        name: _background_first(name.partition(".")[0], tensors[file_name(name)], first).float().contiguous()
+        for name in network.state_dict()
+        if name != "cell_anchors"
+    }
+    return own | {"cell_anchors": _anchors(tensors, network.sizes.anchors, first)}
 
 
 def _background_first(name: str, rows: torch.Tensor, first: bool) -> torch.Tensor:
