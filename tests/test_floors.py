@@ -11,7 +11,8 @@ import vlprobe
 
 HOUSE = Path(vlprobe.__file__).parent
 FLOORS = [
-    ["cli", "__init__", "__main__"],
+    ["__main__"],
+    ["cli", "__init__"],
     ["study"],
     ["run", "provenance", "report"],
     ["plan"],

@@ -44,12 +44,12 @@ def coverage(by_group):
     """Return how often the interval holds the truth, where rows of one group share their luck."""
     rng = np.random.default_rng(4)
     hits = 0
-    for trial in range(200):
+    for trial in range(100):
         right = np.repeat(rng.random(60) < 0.7, 10)
         group = np.repeat(np.arange(60), 10).astype(str) if by_group else np.arange(600).astype(str)
         low, high = interval(np.full(600, "a"), np.where(right, "a", "b"), group, "accuracy", trial)
         hits += low <= 0.7 <= high
-    return hits / 200
+    return hits / 100
 
 
 def test_groups_are_what_the_interval_must_resample():
