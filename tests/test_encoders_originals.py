@@ -2,12 +2,14 @@
 
 import argparse
 import collections
+import contextlib
 import json
 import pickle
 import shutil
 import types
 import zipfile
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ import transformers as hf
 
 import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
-from vlprobe.encoders.checkpoint import quiet
+from vlprobe.encoders.checkpoint import Checkpoint, quiet
+from vlprobe.encoders.originals import read_released
 from vlprobe.encoders.torch_files import read_tensors
 from vlprobe.errors import CheckpointError
 
@@ -191,6 +194,35 @@ def test_what_is_no_pytorch_file_says_so(tmp_path):
         archive.writestr("readme.txt", "hello")
     with pytest.raises(CheckpointError, match="y.pt cannot be read: .*no PyTorch checkpoint"):
         read_tensors(tmp_path / "y.pt", "x")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_damaged_is_an_error_of_the_checkpoint(tmp_path, seed):
+    path, random = tmp_path / "x.pt", Random(seed)
+    for zipped in (True, False):
+        torch.save(
+            foreign_objects(state_dict=STATE) if seed % 2 else STATE, path, _use_new_zipfile_serialization=zipped
+        )
+        whole = path.read_bytes()
+        for _ in range(60):
+            broken = bytearray(whole)
+            for _ in range(3):
+                broken[random.randrange(len(broken))] = random.randrange(256)
+            path.write_bytes(broken)
+            with contextlib.suppress(CheckpointError):  # or only the numbers are damaged
+                read_tensors(path, "x")
+
+
+def test_names_and_precision_are_put_right(tmp_path):
+    state = {"img_embeddings.LayerNorm.gamma": torch.ones(2).half(), "img_embeddings.LayerNorm.beta": torch.ones(2)}
+    head = {"attn_pool.fc.0.weight": torch.ones(1, 2)}
+    state = {f"module.uniter.{name}": value for name, value in state.items()}
+    torch.save({**state, **head, "module.cls.bias": torch.ones(3)}, tmp_path / "x.pt")
+    checkpoint = Checkpoint("x", tmp_path, tmp_path, "uniter", "", file=tmp_path / "x.pt")
+    released = read_released(checkpoint, "uniter")
+    assert list(released.encoder) == ["img_embeddings.LayerNorm.weight", "img_embeddings.LayerNorm.bias"]
+    assert {value.dtype for value in released.encoder.values()} == {torch.float32}
+    assert released.heads == {"attn_pool.fc.0.weight": (1, 2), "cls.bias": (3,)}
 
 
 # --- the right model, the whole model
