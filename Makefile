@@ -2,6 +2,7 @@
 # make test    everything that is checked
 # make install the environment alone: .venv
 # make docs    the generated parts of docs/
+# make parity  REFERENCE=FOLDER: checkpoints and feature files against the original implementations' outputs
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ TORCH := torch==2.13.0
 # build for Linux brings gigabytes of CUDA.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install demo test docs clean
+.PHONY: install demo test docs parity clean
 
 install: $(VENV)/installed
 
@@ -36,6 +37,9 @@ test: install
 
 docs: install
 	$(BIN)/python docs/fill.py
+
+parity: install
+	@$(BIN)/python tests/parity.py '$(REFERENCE)'
 
 clean:
 	rm -rf $(VENV) results build *.egg-info
