@@ -184,7 +184,7 @@ class Network(nn.Module):
     def heads(self, features: torch.Tensor) -> Heads:
         """Return what the heads say about (region, outer[3]) features."""
         classes: torch.Tensor = self.cls_score(features)
-        deltas = self.bbox_pred(features).reshape(len(features), -1, 4)
+        deltas = self.bbox_pred(features).reshape(len(features), self.sizes.classes - 1, 4)
         if not self.sizes.attributes:
             return Heads(classes, deltas, None)
         likely = self.cls_embedding(classes.argmax(dim=1))  # the background too has an embedding

@@ -71,7 +71,7 @@ def suppress(
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         before = overlaps(rows[kept], block, border)
-        alive: np.ndarray = ~suppresses(before, threshold, inclusive=inclusive).any(axis=0)
+        alive = np.asarray(~suppresses(before, threshold, inclusive=inclusive).any(axis=0))
         among = suppresses(overlaps(block, block, border), threshold, inclusive=inclusive)
         for index in range(len(block)):
             if alive[index] and len(kept) < wanted:

@@ -84,6 +84,13 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return str(text).encode("latin-1")
 
 
+def _no_bytes(*content: Any) -> bytes:
+    """Stand for bytes, which protocol 2 calls for those of an empty array."""
+    if content:
+        raise _Forbidden("it calls bytes, which no array of numpy does")
+    return b""
+
+
 def _reconstruct(*ignored: Any) -> _Array:
     """Stand for numpy.core.multiarray._reconstruct, which makes an array without content."""
     return _Array()
@@ -93,6 +100,8 @@ STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "bytes"): _no_bytes,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +116,9 @@ def assemble(tensors: Tensors, path: Path, left_out: tuple[str, ...] = ()) -> Lo
     if not sizes.attributes:
         known = (*known, "no attribute head: regions have no attributes")
     network.load_state_dict(_turned(network, tensors, first), strict=True, assign=True)
-    network.res5.to(memory_format=torch.channels_last)
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
+    for parameter in network.res5.parameters():  # convolutions all: see `Network.describe`
+        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    network.requires_grad_(False)
     # MILVLG's and the original's deltas are of unit weights, detectron2's of its default (fast_rcnn.py).
     return Loaded(network.eval(), (1.0, 1.0, 1.0, 1.0) if first else (10.0, 10.0, 5.0, 5.0), known)
 
@@ -341,7 +342,9 @@ def _read_pickle(path: Path) -> _File:
 def _read_torch(path: Path) -> _File:
     """Read a file of torch.save, tensors only."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of a strange file; it is an error or it is read
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} is refused: it is damaged, or holds Python objects besides tensors, which are never run"
