@@ -1,7 +1,7 @@
-"""Turns NLVR v1 (dev) and coco128 into tables that study files can name.
+"""Turns NLVR v1 (dev) and coco128 into tables that study files can name, and makes a small cased tokenizer.
 
 Usage: python studies/prepare.py FOLDER, where FOLDER holds `nlvr1/dev` and `coco128`.
-Writes `studies/data/nlvr1.jsonl` and `studies/data/coco128.jsonl`.
+Writes `studies/data/nlvr1.jsonl`, `studies/data/coco128.jsonl` and `studies/data/cased/`.
 """
 
 import json
@@ -48,6 +48,17 @@ def coco128(folder: Path) -> list[dict]:
     ]
 
 
+def cased_tokenizer(sentences: list[str], folder: Path) -> None:
+    """Learn a cased word piece vocabulary, such as UNITER reads: for networks of random weights, any will do."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    trained = BertWordPieceTokenizer(lowercase=False)
+    trained.train_from_iterator(sentences, vocab_size=2000, show_progress=False)
+    BertTokenizerFast(vocab=trained.get_vocab(), do_lower_case=False).save_pretrained(folder)
+    print(f"{folder}: {trained.get_vocab_size()} pieces")
+
+
 def write(rows: list[dict], path: Path) -> None:
     """Write rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,5 +70,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     source, target = Path(sys.argv[1]), Path(__file__).parent / "data"
-    write(nlvr1(source / "nlvr1" / "dev"), target / "nlvr1.jsonl")
+    examples = nlvr1(source / "nlvr1" / "dev")
+    write(examples, target / "nlvr1.jsonl")
+    cased_tokenizer([row["sentence"] for row in examples], target / "cased")
     write(coco128(source / "coco128"), target / "coco128.jsonl")

@@ -124,6 +124,16 @@ def test_plan_computes_nothing(world, capsys):
     assert not (world.folder / "results").exists()
 
 
+def test_plan_counts_what_is_left_out(world, capsys):
+    for row in world.rows[8:20]:
+        row[1] = ""
+    world.study["bad_rows"] = "skip"
+    assert world(command="plan") == 0
+    out = capsys.readouterr().out
+    assert "12 rows left out (bad_rows: skip)" in out
+    assert out.count("t.csv, row") == 5
+
+
 @pytest.mark.parametrize("what", ["models", "tasks", "probes", "conditions"])
 def test_list(what, capsys):
     assert call("list", what) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,8 +83,7 @@ def plan(
     typer.echo(f"probes: {made.probes:,} to compute, {made.done:,} done")
     for note in made.notes:
         typer.echo(f"note: {note}")
-    for line in made.skipped:
-        typer.echo(f"left out: {line}")
+    _print_left_out(made.skipped, "`vlprobe run` lists all of them in study.json")
 
 
 @app.command("list")
@@ -124,11 +124,14 @@ def _print_notes(opened: Study) -> None:
     described = opened.results().description()
     for note in described["not_done"]:
         typer.echo(f"note: {note}")
-    skipped = described["skipped_rows"]
-    if skipped:
-        typer.echo(f"{len(skipped)} rows left out (bad_rows: skip); all are listed in {opened.output / 'study.json'}:")
-        for line in skipped[:5]:
-            typer.echo(f"  {line}")
+    _print_left_out(described["skipped_rows"], f"all are listed in {opened.output / 'study.json'}")
+
+
+def _print_left_out(lines: Sequence[str], where: str) -> None:
+    if lines:
+        typer.echo(f"{len(lines)} rows left out (bad_rows: skip); {where}:")
+    for line in lines[:5]:
+        typer.echo(f"  {line}")
 
 
 @app.callback(invoke_without_command=True)
