@@ -5,33 +5,66 @@ from pathlib import Path
 
 import numpy as np
 
-from vlprobe.regions import open_regions
+from vlprobe.regions.entries import Entries
+from vlprobe.regions.feature_file import FeatureFile
+from vlprobe.regions.formats import open_entries
+from vlprobe.types import Example, Regions
 
 
 def difference(ours, theirs) -> float:
+    if ours is None:
+        return float("inf")
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else float("inf")
 
 
+def entry_names(entries: Entries) -> list[str]:
+    return [name for name in entries.names if name != "expected.npz"]  # which is no feature file
+
+
+def looked_up(entries: Entries, name: str, boxes: tuple[int, int] | None = None) -> Regions:
+    """Return an entry as an encoder gets it: by the name of the image, through a `FeatureFile`."""
+    image = Path(name).with_suffix(".jpg")
+    (found,) = FeatureFile(entries, boxes).regions([Example("e", "g", None, image, (), place=name)])
+    return found
+
+
 def file_lines(folder: Path) -> Iterator[tuple[str, float, float]]:
     """Yield (array, largest difference, tolerance) for a folder laid out like the reference's feature_files."""
-    expected = np.load(folder / "expected.npz")
+    with np.load(folder / "expected.npz") as archive:
+        expected = {name: archive[name] for name in archive.files}
+    pixel_files = [*sorted(folder.glob("*.tsv")), *sorted(folder.glob("*.h5"))]
+    for path in pixel_files:
+        entries = open_entries(path)
+        (name,) = entry_names(entries)
+        yield from _pixel_lines(path.name, looked_up(entries, name), expected)
+    described = [path for path in pixel_files if "butd" not in path.name]
+    first, *rest = [looked_up(open_entries(path), open_entries(path).names[0]) for path in described]
+    for other in rest:  # the same image, and no other referee for these
+        for field in ("objects", "confidence", "attributes", "attribute_confidence"):
+            yield f"{field} of two files", difference(getattr(first, field), getattr(other, field)), 0.0
+    npz = open_entries(folder)
+    databases = [open_entries(path.parent) for path in sorted(folder.glob("uniter_img_db/*/*/data.mdb"))]
+    for entries in (npz, *databases):
+        (name,) = entry_names(entries)
+        yield from _uniter_lines(entries.path.name, looked_up(entries, name), expected)
+        cut = looked_up(entries, name, (10, 100))
+        yield f"{entries.path.name} adaptive number of boxes", difference(len(cut.boxes), expected["nbb"]), 0.0
+        yield f"{entries.path.name} adaptive boxes", difference(cut.boxes, expected["uniter_pos7"][:, :4]), 0.0
+
+
+def _pixel_lines(name: str, found: Regions, expected: dict[str, np.ndarray]) -> Iterator[tuple[str, float, float]]:
     size = np.array([expected["img_w"], expected["img_h"]] * 2, np.float32)
-    for name in ("lxmert_obj36.tsv", "butd.tsv", "volta_obj36.h5"):
-        source = open_regions(name, folder=folder)
-        (entry,) = source.known.values()
-        found = source.entry(entry)
-        yield f"{name} boxes in pixels", difference(found.boxes * size, expected["boxes"]), 1e-4
-        yield f"{name} features", difference(found.features, expected["features"]), 0.0
-        if "lxmert_pos4" in expected:
-            yield f"{name} box4", difference(found.boxes, expected["lxmert_pos4"]), 1e-6
-    source = open_regions(".", folder=folder)
-    entry = next(name for name in source.known.values() if name != "expected.npz")  # which is no feature file
-    found = source.entry(entry)
-    yield "npz norm_bb", difference(found.boxes, expected["uniter_norm_bb"].astype(np.float32)[:, :4]), 0.0
-    yield "npz features", difference(found.features, expected["uniter_features"].astype(np.float32)), 0.0
-    yield "npz conf", difference(found.confidence, expected["uniter_conf"].astype(np.float32)), 0.0
-    yield "npz soft_labels", difference(found.probabilities, expected["uniter_soft_labels"].astype(np.float32)), 0.0
-    cut = open_regions({"features": ".", "boxes": [10, 100]}, folder=folder).entry(entry)
-    yield "npz adaptive number of boxes", difference(len(cut.boxes), expected["nbb"]), 0.0
-    yield "npz adaptive boxes", difference(cut.boxes, expected["uniter_pos7"][:, :4]), 1e-6
+    yield f"{name} image size", difference(found.size, size[:2]), 0.0
+    yield f"{name} boxes", difference(found.boxes, expected["boxes"] / size), 0.0
+    yield f"{name} LXMERT's boxes", difference(found.boxes, expected["lxmert_pos4"]), 0.0
+    yield f"{name} features", difference(found.features, expected["features"]), 0.0
+
+
+def _uniter_lines(name: str, found: Regions, expected: dict[str, np.ndarray]) -> Iterator[tuple[str, float, float]]:
+    rows = len(found.boxes)  # databases are cut already; the number of rows is a line of its own
+    arrays = {"norm_bb": found.boxes, "features": found.features}
+    arrays |= {"conf": found.confidence, "soft_labels": found.probabilities}
+    for array, ours in arrays.items():
+        theirs = expected[f"uniter_{array}"].astype(np.float32)[:rows]
+        yield f"{name} {array}", difference(ours, theirs[:, :4] if array == "norm_bb" else theirs), 0.0

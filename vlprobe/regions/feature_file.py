@@ -72,10 +72,9 @@ class FeatureFile(RegionSource):
         place = f"{self.entries.path}, entry '{name}'"
         try:
             found = self.entries.read(name)
-            if found.features.shape[1] != self.width:
-                raise DataError(
-                    f"{place}: feature vectors have {found.features.shape[1]} numbers; expected {self.width}"
-                )
+            width = found.features.shape[1]
+            if width != self.width:
+                raise DataError(f"{place}: feature vectors have {width} numbers; expected {self.width}")
             return found if self.boxes is None else select(found, self.boxes, place)
         except DataError as error:
             raise BadRow(example.place, str(error)) from None
@@ -86,9 +85,9 @@ class FeatureFile(RegionSource):
             return found[0]
         if found:
             listed = ", ".join(f"'{name}'" for name in found[:3])
-            raise BadRow(place, f"image {image} may be any of {len(found)} entries of {self.entries.path}: {listed}")
+            raise BadRow(place, f"{self.entries.path}: image {image} may be any of {len(found)} entries: {listed}")
         names = self.entries.names
         like = ", ".join(f"'{name}'" for name in names[:3])
         raise BadRow(
-            place, f"image {image} has no entry in {self.entries.path}, whose {len(names):,} names look like {like}"
+            place, f"{self.entries.path} has no features for image {image}; its {len(names):,} entries look like {like}"
         )

@@ -37,7 +37,11 @@ def read_arrays(file: Path | BinaryIO, place: str, wanted: set[str] | None = Non
         DataError: not a whole archive of plain arrays.
     """
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here: of a damaged file, numpy leaves the one that it opened itself open.
+        with (
+            file.open("rb") if isinstance(file, Path) else file as opened,
+            np.load(opened, allow_pickle=False) as archive,
+        ):
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{place} is a single array, not an npz archive")
             names = [name for name in archive.files if wanted is None or name in wanted]

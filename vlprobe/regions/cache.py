@@ -1,0 +1,95 @@
+"""A detector's regions on disk: an image is looked at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from vlprobe.digest import digest, file_digest
+from vlprobe.errors import DataError
+from vlprobe.regions.checks import checked
+from vlprobe.regions.npz import read_arrays, write_arrays
+from vlprobe.regions.source import RegionSource
+from vlprobe.types import Example, Regions
+
+
+def default_folder() -> Path:
+    """Return `$VLPROBE_CACHE/regions`, or `~/.cache/vlprobe/regions` where that is not set."""
+    root = os.environ.get("VLPROBE_CACHE", "").strip()
+    return (Path(root) if root else Path.home() / ".cache" / "vlprobe") / "regions"
+
+
+class CachedRegions(RegionSource):
+    """The regions of another source, kept by (revision of the source, sha256 of the image), an npz file each.
+
+    Args:
+        source: whose regions depend on its revision and on the image's bytes alone.
+        folder: created when first written to.
+    """
+
+    def __init__(self, source: RegionSource, folder: Path) -> None:
+        self.source, self.folder = source, folder
+        self.width, self.revision = source.width, source.revision
+        self._place = folder / digest(source.revision)[:32]
+
+    def regions(self, batch: Sequence[Example]) -> list[Regions]:
+        """Return the regions of each example's image; those that are not there, or damaged, are computed and kept."""
+        shas = [_sha256(example) for example in batch]
+        found = {sha: kept for sha in set(shas) if sha and (kept := self._read(sha)) is not None}
+        # By content, so that an image that is in the batch twice is looked at once.
+        missing = {sha or str(row): row for row, sha in reversed(list(enumerate(shas))) if sha not in found}
+        rows = sorted(missing.values())
+        made = dict(zip(rows, self.source.regions([batch[row] for row in rows]), strict=True)) if rows else {}
+        for row, regions in made.items():
+            if sha := shas[row]:
+                self._write(sha, regions)
+        return [found[sha] if sha in found else made[missing[sha or str(row)]] for row, sha in enumerate(shas)]
+
+    def _file(self, sha: str) -> Path:
+        return self._place / sha[:2] / f"{sha}.npz"
+
+    def _read(self, sha: str) -> Regions | None:
+        """Return what is kept of an image; None: nothing whole."""
+        file = self._file(sha)
+        if not file.exists():
+            return None
+        try:
+            held = read_arrays(file, str(file))
+            boxes, features, (width, height) = (held.pop(name) for name in ("boxes", "features", "size"))
+            known = {name: array for name, array in held.items() if name in OPTIONAL}
+            regions = checked(str(file), boxes, features, (int(width), int(height)), pixels=False, **known)
+        except (DataError, KeyError, ValueError, TypeError):
+            return None
+        return regions if regions.features.shape[1] == self.width else None
+
+    def _write(self, sha: str, regions: Regions) -> None:
+        arrays = {"boxes": regions.boxes, "features": regions.features, "size": np.array(regions.size)}
+        arrays |= {name: array for name in OPTIONAL if (array := getattr(regions, name)) is not None}
+        file = self._file(sha)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_arrays(file, arrays)
+        except OSError as error:
+            raise DataError(
+                f"the regions of an image cannot be kept in {self.folder} ({error}); set the environment variable "
+                "VLPROBE_CACHE to a folder that can be written to and has room"
+            ) from None
+
+
+OPTIONAL = tuple(field.name for field in fields(Regions) if field.name not in ("boxes", "features", "size"))
+"""Fields of `Regions` that a source may leave out."""
+
+
+def _sha256(example: Example) -> str:
+    """Return the sha256 of the image's bytes; empty: there are none to be read, which the source will say."""
+    if isinstance(example.image, bytes):
+        return hashlib.sha256(example.image).hexdigest()
+    try:
+        return file_digest(example.image) if example.image is not None else ""
+    except OSError:
+        return ""
