@@ -161,6 +161,17 @@ def test_images_that_are_missing(folder, tmp_path):
         detector.regions([example(tmp_path / "none.png")])
 
 
+def test_images_too_narrow_for_regions(folder, tmp_path):
+    detector = Detector.open(folder, small(), device="cpu")
+    for height, message in ((3, "too narrow"), (9, "no region")):  # 160 pixels are left of 480
+        narrow = picture(tmp_path / "narrow.png", 480, height)
+        with pytest.raises(BadRow, match=message):
+            detector.regions([example(narrow)])
+    with pytest.raises(BadRow, match="too narrow"):
+        detector.features_of(picture(tmp_path / "narrow.png", 480, 3), np.array([[0, 0, 1, 1]]))
+    assert len(detector.features_of(picture(tmp_path / "narrow.png", 480, 9), np.array([[0, 0, 1, 1]])).boxes) == 1
+
+
 def test_the_revision_names_weights_conventions_and_settings(folder, tmp_path):
     def revision(**options):
         return Detector.open(options.pop("path", folder), device="cpu", **options).revision

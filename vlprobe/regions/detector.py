@@ -31,6 +31,8 @@ CHUNK_MEMORY = 256 * 2**20
 SNAP = 1024
 """Parts of a pixel to which given boxes are rounded: a box written as float32 fractions and read back must not fall
 on the other side of a cell's edge."""
+SMALLEST_INPUT = 3
+"""Pixels per side from which the stem has an output."""
 METHOD = 1
 """Part of `revision`: counts up when the same weights and conventions come to give other regions."""
 
@@ -106,7 +108,7 @@ class Detector(RegionSource):
         """Return the regions of each example's image.
 
         Raises:
-            BadRow: an example has no image, or it cannot be opened.
+            BadRow: an example has no image, it cannot be opened, or there is no region in it.
         """
         found: dict[int, Regions] = {}
         images = [self._open(example) for example in batch]
@@ -124,6 +126,11 @@ class Detector(RegionSource):
                         image.scale[0],
                         self.conventions,
                     )
+                    if not len(rois):
+                        raise BadRow(
+                            batch[index].place or batch[index].id,
+                            f"the detector proposes no region in an image of {image.size[0]} x {image.size[1]} pixels",
+                        )
                     found[index] = self._look(states[row], rois, image).regions()
         return [found[index] for index in range(len(batch))]
 
@@ -146,7 +153,7 @@ class Detector(RegionSource):
                 f"box {int(wrong.argmax())} is {corners[wrong][0].tolist()}; give x1, y1, x2, y2 as fractions of the "
                 "image's width and height, x1 <= x2 and y1 <= y2",
             )
-        prepared = prepare(open_image(image, place), self.conventions)
+        prepared = self._prepare(image, place)
         pixels = corners * np.tile(np.array(prepared.size) * np.array(prepared.scale), 2)
         rois = torch.from_numpy((np.round(pixels * SNAP) / SNAP).astype(np.float32)).to(self.device)
         with exact():
@@ -158,7 +165,18 @@ class Detector(RegionSource):
     def _open(self, example: Example) -> Prepared:
         if example.image is None:
             raise BadRow(example.place or example.id, "there is no image, and the detector needs one")
-        return prepare(open_image(example.image, example.place), self.conventions)
+        return self._prepare(example.image, example.place or example.id)
+
+    def _prepare(self, image: Path | bytes, place: str) -> Prepared:
+        prepared = prepare(open_image(image, place), self.conventions)
+        if min(prepared.shape) < SMALLEST_INPUT:
+            width, height = prepared.size
+            raise BadRow(
+                place or str(image if isinstance(image, Path) else "the embedded image"),
+                f"an image of {width} x {height} pixels is too narrow: scaled down, {min(prepared.shape)} are left of "
+                "its shorter side",
+            )
+        return prepared
 
     def _look(self, states: torch.Tensor, rois: torch.Tensor, image: Prepared) -> Looked:
         """Run the second stage on proposals of one image and choose among them."""
