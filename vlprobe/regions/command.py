@@ -33,7 +33,8 @@ def regions(
     given: Annotated[
         Path | None,
         typer.Option(
-            help='Features of these boxes: lines {"image": "a.jpg", "boxes": [[x1, y1, x2, y2]]}, in pixels.',
+            help="Features of given boxes: a file of JSON lines with image (a name) and boxes (lists of x1, y1, x2, "
+            "y2 in pixels).",
             show_default=False,
         ),
     ] = None,
