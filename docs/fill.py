@@ -55,6 +55,7 @@ PARTS = {
     "help": lambda: told("--help"),
     "help run": lambda: told("run", "--help"),
     "help plan": lambda: told("plan", "--help"),
+    "help regions": lambda: told("regions", "--help"),
     "models": lambda: told("list", "models"),
     "tasks": lambda: told("list", "tasks"),
     "probes": lambda: told("list", "probes"),

@@ -1,4 +1,4 @@
-"""The command line: run, plan, list."""
+"""The command line: run, plan, regions, list."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from vlprobe import __version__
 from vlprobe.errors import VlprobeError
+from vlprobe.regions.command import regions
 
 if TYPE_CHECKING:
     from vlprobe.study import Study
@@ -84,6 +85,9 @@ def plan(
     for note in made.notes:
         typer.echo(f"note: {note}")
     _print_left_out(made.skipped, "`vlprobe run` lists all of them in study.json")
+
+
+app.command()(regions)
 
 
 @app.command("list")

@@ -183,7 +183,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     if settings.regions is not None:
         from vlprobe.regions import open_regions
 
-        arguments.append(open_regions(settings.regions, folder=folder))
+        arguments.append(open_regions(settings.regions, folder=folder, device=str(target)))
     encoder: Encoder = getattr(importlib.import_module(row.module), row.kind)(*arguments)
     last = source.rstrip("/").rpartition("/")[2]
     encoder.name = settings.name or (Path(last).stem if last.endswith(row.originals) else last)
