@@ -298,6 +298,14 @@ def test_the_index_is_kept_and_is_not_believed_when_the_file_changed(tmp_path):
         assert len(read(path).boxes) == 8
 
 
+def test_a_file_that_changes_while_it_is_in_use_is_told(tmp_path):
+    path = write_tsv(tmp_path / "a.tsv", ("1", made(1)), ("2", made(2)))
+    source = open_regions(str(path), folder=tmp_path)
+    write_tsv(path, ("2", made(2)), ("1", made(1)))
+    with pytest.raises(BadRow, match="entry '1': the file was changed while it was in use"):
+        source.regions([example(Path("1.jpg"))])
+
+
 def test_a_folder_that_cannot_be_written_to_needs_no_index(tmp_path, monkeypatch):
     path = write_tsv(tmp_path / "a.tsv", ("1", made(1)))
 
@@ -488,7 +496,7 @@ def packed_nd(key, value):
 def test_voltas_database_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = put(tmp_path / "db", keys=pickle.dumps([b"1"]), **{"1": pickle.dumps(Evil())})
-    with pytest.raises(DataError, match=r"volta LMDB, whose values are pickles.*Use the .h5 file"):
+    with pytest.raises(DataError, match=r"volta LMDB, whose values are pickles.*Use volta.s .h5 file"):
         open_regions(str(path), folder=tmp_path)
     assert not (tmp_path / "hacked").exists()
 

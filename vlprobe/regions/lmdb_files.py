@@ -50,7 +50,7 @@ class LmdbEntries(Entries):
             if values.get(NAMES) is None and values.get(b"keys") is not None:
                 raise DataError(
                     f"{path} is a volta LMDB, whose values are pickles: they can run anything when loaded and are not "
-                    "read. Use the .h5 file of the same features (volta's data/*/ folders convert the one to the other)"
+                    "read. Use volta's .h5 file of the same features"
                 )
             self.names = _names(path, values)
 
