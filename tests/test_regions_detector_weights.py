@@ -87,6 +87,7 @@ def test_every_caffe_layer_is_missed(tmp_path):
         (field(100, field(1, b"a") + field(7, field(5, bytes(7)))), "inside a number"),
         (field(100, field(1, b"conv1") + field(2, b"Convolution")), "no layer with weights"),
     ],
+    ids=lambda value: type(value).__name__,
 )
 def test_bytes_that_are_no_caffemodel(tmp_path, content, reason):
     (tmp_path / "a.caffemodel").write_bytes(content)
