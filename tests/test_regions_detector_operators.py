@@ -1,6 +1,7 @@
 """The detector's operators against slow definitions of the same."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 from PIL import Image
 
 from vlprobe.regions.conventions import CONVENTIONS
+from vlprobe.regions.network import Heads
 from vlprobe.regions.operators import edges, overlaps, roi_pool, suppress, suppresses, survivors
 from vlprobe.regions.preprocessing import prepare, resize_bilinear
 from vlprobe.regions.proposals import CAFFE_ANCHORS, anchor_grid, centred_anchors, clip, propose, regress
+from vlprobe.regions.selection import Place, select
 
 
 def slow_overlap(a, b, border):
@@ -258,3 +261,78 @@ def test_small_proposals_go_before_or_after_the_best_are_taken():
     assert logits[0] == 9  # but not than 16 of an image twice as large
     _, logits = propose(objectness, deltas, cell, (64, 64), 1.0, CONVENTIONS["hf"])
     assert logits[0] == 9  # only empty ones are dropped
+
+
+def test_the_best_are_taken_among_the_large_in_caffe_and_among_all_in_detectron2():
+    cell = torch.tensor([[0.0, 0.0, 30.0, 30.0], [0.0, 0.0, 8.0, 8.0]])
+    objectness = torch.tensor([1.0, 9.0]).reshape(2, 1, 1).repeat(1, 4, 4)
+    for first, expected in ((True, 8), (False, 0)):
+        conventions = replace(CONVENTIONS["caffe"], before=8, small_first=first, overlap=0.99)
+        rois, _ = propose(objectness, torch.zeros(8, 4, 4), cell, (200, 200), 1.0, conventions)
+        assert len(rois) == expected
+
+
+def test_the_smallest_proposal_of_caffe_has_sides_of_16():
+    # The original's regression by nothing adds 1, and so does the width: sides of 16, and of 15.99.
+    cell = torch.tensor([[0.0, 0.0, 14.0, 14.0], [0.0, 0.0, 13.99, 40.0]])
+    rois, _ = propose(torch.zeros(2, 1, 1), torch.zeros(8, 1, 1), cell, (99, 99), 1.0, CONVENTIONS["caffe"])
+    assert rois.tolist() == [[0, 0, 15, 15]]
+
+
+COLUMNS = {
+    # name: channels, resize, short, long, border, clamp, smallest, small first, >=, before, after, overlap
+    "caffe": ("BGR", "cv2", 600, 1000, 1, math.inf, 16, True, True, 6000, 300, 0.7, "proposals", (0.3,), True),
+    "detectron2": ("BGR", "pil", 800, 1333, 0, math.log(62.5), 0, False, False, 6000, 300, 0.7, "regressed")
+    + ((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), False),
+    "hf": ("RGB", "torch", 800, 1333, 0, math.log(62.5), 0, False, False, 6000, 300, 0.7, "regressed")
+    + ((0.5, 0.6, 0.7, 0.8, 0.9), False),
+}
+
+
+@pytest.mark.parametrize("name", sorted(COLUMNS))
+def test_the_conventions_are_those_of_the_originals(name):
+    """What small images cannot tell apart, and so parity does not see."""
+    known = CONVENTIONS[name]
+    values = (known.channels, known.resize, known.short, known.long, known.border, known.clamp, known.smallest)
+    values += (known.small_first, known.inclusive, known.before, known.after, known.overlap, known.select)
+    assert (*values, known.class_overlaps, known.softmax_none) == COLUMNS[name]
+    assert known.mean == (102.9801, 115.9465, 122.7717)
+
+
+def decided(scores, deltas=None):
+    """Return what heads say whose probabilities are the scores."""
+    logits = torch.tensor(scores).log()
+    moved = torch.zeros(len(logits), logits.shape[1] - 1, 4) if deltas is None else deltas
+    return logits.softmax(dim=1), Heads(logits, moved, None)
+
+
+def test_caffe_keeps_a_proposal_for_any_class_in_which_it_is_best():
+    rois = torch.tensor([[0.0, 0, 99, 99], [0, 0, 99, 79], [0, 0, 99, 89]])
+    probabilities, heads = decided([[0.1, 0.6, 0.3], [0.1, 0.25, 0.65], [0.1, 0.5, 0.4]])
+    conventions = replace(CONVENTIONS["caffe"], boxes=(1, 3))
+    found = select(rois, probabilities, heads, Place((100, 100), (2.0, 2.0)), conventions)
+    assert found.keep.tolist() == [0, 1]  # the third is second in both classes
+    assert found.boxes.tolist() == [[0, 0, 49.5, 49.5], [0, 0, 49.5, 39.5]]
+    ordered = select(rois, probabilities, heads, Place((100, 100), (2.0, 2.0)), replace(conventions, boxes=(1, 1)))
+    assert ordered.keep.tolist() == [1]  # too many: best first
+    strict = select(rois, probabilities, heads, Place((100, 100), (2.0, 2.0), threshold=0.62), conventions)
+    assert strict.keep.tolist() == [1]
+    filled = select(
+        rois, probabilities, heads, Place((100, 100), (2.0, 2.0), threshold=0.62), replace(conventions, boxes=(2, 3))
+    )
+    assert filled.keep.tolist() == [1, 0]  # too few: best first
+
+
+def test_detectron2_loosens_the_threshold_until_there_are_enough():
+    rois = torch.tensor([[0.0, 0, 100, 100], [0, 0, 100, 55], [0, 0, 100, 85]])  # overlaps 0.55, 0.85, 0.65
+    probabilities, heads = decided([[0.1, 0.6, 0.3], [0.1, 0.2, 0.7], [0.3, 0.5, 0.2]])
+    for fewest, expected in ((1, [1]), (2, [1, 0]), (3, [1, 0, 2]), (9, [1, 0, 2])):
+        conventions = replace(CONVENTIONS["detectron2"], boxes=(fewest, 9))
+        found = select(rois, probabilities, heads, Place((100, 100), (1.0, 1.0)), conventions)
+        assert found.keep.tolist() == expected
+    deltas = torch.zeros(3, 2, 4)
+    deltas[1, 1] = torch.tensor([0.0, 10.0, 0.0, 0.0])  # its best class moves it down by its height, cut at 100
+    moved = select(
+        rois, probabilities, decided([[1.0, 1, 1]] * 3, deltas)[1], Place((100, 100), (1.0, 2.0)), conventions
+    )
+    assert moved.boxes[0].tolist() == [0, 27.5, 100, 50]

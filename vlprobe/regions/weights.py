@@ -25,32 +25,16 @@ import numpy as np
 import torch
 
 from vlprobe.errors import CheckpointError
-from vlprobe.regions.caffe import read_caffemodel
+from vlprobe.regions.caffe_layers import read_caffe_detector
+from vlprobe.regions.keys import ANCHORS, HEADS, IDLE, MILVLG, PARTS, RPN, file_name, plain_name
 from vlprobe.regions.network import Network, Sizes
 from vlprobe.regions.pickled import read_arrays
 from vlprobe.regions.proposals import CAFFE_ANCHORS, centred_anchors
 
 Tensors = dict[str, torch.Tensor]
 
-RPN = "proposal_generator.rpn_head"
-HEADS = "roi_heads.box_predictor"
-ANCHORS = "proposal_generator.anchor_generator.cell_anchors.0"
-NAMES = {
-    "stem": "backbone.stem.conv1",
-    "res5": "roi_heads.res5",
-    "rpn_conv": f"{RPN}.conv",
-    "objectness": f"{RPN}.objectness_logits",
-    "anchor_deltas": f"{RPN}.anchor_deltas",
-    **{name: f"{HEADS}.{name}" for name in ("cls_score", "bbox_pred", "cls_embedding", "fc_attr", "attr_score")},
-}
-"""Parts of our network and what they are called in the files; `backbone` is `backbone`."""
-MILVLG = {"cls_embed": "cls_embedding", "attr_linear1": "fc_attr", "attr_linear2": "attr_score"}
-"""MILVLG's names in the heads -> detectron2's."""
 RESNETS = {(3, 4, 6): 50, (3, 4, 23): 101, (3, 8, 36): 152}
 """Blocks of res2 to res4 -> layers of the ResNet: the last block missing would go unnoticed otherwise."""
-IDLE = re.compile(r"(num_batches_tracked|pixel_mean|pixel_std|cell_anchors\.0)$")
-"""Keys that are no weights."""
-PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
 
 
 @dataclass(frozen=True)
@@ -104,7 +88,7 @@ def assemble(tensors: Tensors, path: Path, left_out: tuple[str, ...] = ()) -> Lo
     Raises:
         CheckpointError: weights missing, of another shape, or of parts that the network does not have.
     """
-    tensors = {_renamed(key): tensor for key, tensor in tensors.items()}
+    tensors = {plain_name(key): tensor for key, tensor in tensors.items()}
     sizes = _sizes(tensors, path)
     # Where the regression has a class for the background, the background comes first: Caffe and MILVLG.
     first = len(tensors[f"{HEADS}.bbox_pred.weight"]) == 4 * sizes.classes
@@ -140,18 +124,6 @@ def expected_shapes(network: Network, *, background_first: bool) -> dict[str, tu
             rows = {"objectness": 2 * rows, "bbox_pred": rows + 4}.get(name.partition(".")[0], rows)
         shapes[file_name(name)] = (rows, *tensor.shape[1:])
     return shapes
-
-
-def file_name(name: str) -> str:
-    """Return what a tensor of our network is called in a file."""
-    part, dot, rest = name.partition(".")
-    return NAMES.get(part, part) + dot + rest
-
-
-def _renamed(key: str) -> str:
-    prefix, _, last = key.rpartition(f"{HEADS}.")
-    name, dot, rest = last.partition(".")
-    return f"{HEADS}.{MILVLG[name]}{dot}{rest}" if not prefix and name in MILVLG else key
 
 
 def _sizes(tensors: Tensors, path: Path) -> Sizes:
@@ -274,64 +246,8 @@ def _anchors(tensors: Tensors, count: int, first: bool) -> torch.Tensor:
 
 
 def _read_caffe(path: Path) -> _File:
-    """Read a .caffemodel into the keys of detectron2; layers that only training used are left out."""
-    layers = read_caffemodel(path)
-    tensors: Tensors = {}
-    unused = []
-    for layer, blobs in layers.items():
-        place = _caffe_place(layer)
-        if place is None:
-            unused.append(layer)
-        elif place[1] == "bn":
-            if len(blobs) != 3:
-                raise CheckpointError(
-                    f"{path}: layer '{layer}' has {len(blobs)} blobs, expected mean, variance, factor"
-                )
-            factor = float(blobs[2].ravel()[0]) if blobs[2].size else 0.0
-            # caffe/src/caffe/layers/batch_norm_layer.cpp: sums are kept, to be divided by how many they are of.
-            scale = 0.0 if factor == 0 else 1 / factor
-            tensors[f"{place[0]}.norm.running_mean"] = torch.from_numpy(blobs[0].ravel() * np.float32(scale))
-            tensors[f"{place[0]}.norm.running_var"] = torch.from_numpy(blobs[1].ravel() * np.float32(scale))
-        else:
-            prefix = f"{place[0]}.norm" if place[1] == "scale" else place[0]
-            for part, blob in zip(("weight", "bias"), blobs, strict=False):
-                tensors[f"{prefix}.{part}"] = torch.from_numpy(_bare(blob, prefix, part))
-    left_out = (f"layers of training: {', '.join(sorted(unused))}",) if unused else ()
-    return _File(tensors, left_out)
-
-
-CAFFE = {
-    "rpn_conv/3x3": f"{RPN}.conv",
-    "rpn_cls_score": f"{RPN}.objectness_logits",
-    "rpn_bbox_pred": f"{RPN}.anchor_deltas",
-    **{name: f"{HEADS}.{name}" for name in ("cls_score", "bbox_pred", "cls_embedding", "fc_attr", "attr_score")},
-}
-"""Caffe's layers outside the residual network -> keys of detectron2."""
-BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
-CAFFE_CONV = re.compile(r"(res|bn|scale)([2-5])(a|b\d{1,2}|[b-z])_branch(1|2[abc])")
-
-
-def _caffe_place(layer: str) -> tuple[str, str] | None:
-    """Return (key, kind) of a caffe layer, the kind being res, bn, scale or plain; None: not part of the detector."""
-    if layer in CAFFE:
-        return CAFFE[layer], "plain"
-    if layer in ("conv1", "bn_conv1", "scale_conv1"):
-        return NAMES["stem"], layer.removesuffix("conv1").rstrip("_") or "res"
-    match = CAFFE_CONV.fullmatch(layer)
-    if match is None:
-        return None
-    kind, stage, block, branch = match.groups()
-    # Blocks are a, b, c, ... or, where they are many, a, b1, b2, ...
-    number = int(block[1:]) if len(block) > 1 else ord(block) - ord("a")
-    part = NAMES["res5"] if stage == "5" else f"backbone.res{stage}"
-    return f"{part}.{number}.{BRANCHES[branch]}", kind
-
-
-def _bare(blob: np.ndarray, prefix: str, part: str) -> np.ndarray:
-    """Return a blob without the leading ones of caffe's four-dimensional shapes."""
-    if part == "bias" or prefix.endswith(".norm"):
-        return blob.ravel()
-    return blob.reshape(blob.shape[-2:]) if prefix.startswith(HEADS) and blob.ndim == 4 else blob
+    """Read the original, whose layers are none of detectron2's keys."""
+    return _File(*read_caffe_detector(path))
 
 
 def _read_pickle(path: Path) -> _File:
