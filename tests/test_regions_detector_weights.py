@@ -87,7 +87,6 @@ def test_every_caffe_layer_is_missed(tmp_path):
         (field(100, field(1, b"a") + field(7, field(5, bytes(7)))), "inside a number"),
         (field(100, field(1, b"conv1") + field(2, b"Convolution")), "no layer with weights"),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_bytes_that_are_no_caffemodel(tmp_path, content, reason):
     (tmp_path / "a.caffemodel").write_bytes(content)
@@ -187,7 +186,7 @@ def test_a_pickle_runs_nothing(tmp_path):
         {1, 2},
         torch.float32,
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_only_arrays_of_numbers_are_read(tmp_path, value):
     for protocol in (2, 5):
