@@ -1,5 +1,6 @@
 """Studies on real material, in small: MiniLM, SqueezeNet, a random ViLT, released captions, NLVR v1, coco128, UD."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,13 +25,7 @@ def studies(tmp_path_factory):
     """Copy the shipped studies beside a link to the data, with the tables that they name prepared."""
     folder = tmp_path_factory.mktemp("real") / "project"
     (folder.parent / "shared").symlink_to(DATA.parent)
-    (folder / "studies").mkdir(parents=True)
-    for path in (ROOT / "studies").iterdir():
-        if path.name != "data":
-            (folder / "studies" / path.name).symlink_to(path)
-    # A script writes beside itself, so it must lie there itself.
-    (folder / "studies" / "prepare.py").unlink()
-    (folder / "studies" / "prepare.py").write_text((ROOT / "studies" / "prepare.py").read_text())
+    shutil.copytree(ROOT / "studies", folder / "studies", ignore=shutil.ignore_patterns("data"))
     subprocess.run([sys.executable, folder / "studies" / "prepare.py", DATA], check=True, capture_output=True)
     return folder / "studies"
 
