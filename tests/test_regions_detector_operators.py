@@ -317,6 +317,8 @@ def test_caffe_keeps_a_proposal_for_any_class_in_which_it_is_best():
     assert ordered.keep.tolist() == [1]  # too many: best first
     strict = select(rois, probabilities, heads, Place((100, 100), (2.0, 2.0), threshold=0.62), conventions)
     assert strict.keep.tolist() == [1]
+    equal = Place((100, 100), (2.0, 2.0), threshold=float(probabilities[0, 1]))
+    assert select(rois, probabilities, heads, equal, conventions).keep.tolist() == [0, 1]
     filled = select(
         rois, probabilities, heads, Place((100, 100), (2.0, 2.0), threshold=0.62), replace(conventions, boxes=(2, 3))
     )
