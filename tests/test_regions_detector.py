@@ -141,18 +141,19 @@ def test_given_boxes_get_the_features_that_the_same_proposals_got(folder):
         np.testing.assert_array_equal(again.objects, found.objects)
 
 
-def test_given_boxes_at_the_edge_of_a_cell_stay_there(folder):
+def test_given_boxes_at_the_edge_of_a_cell_stay_there(folder, tmp_path):
     """Half a cell is where corners are rounded, and float32 fractions miss it by a millionth."""
-    detector = Detector.open(folder, small(), device="cpu")
-    pixels = np.array([[0, 0, x, y] for x in range(8, 150, 16) for y in range(8, 96, 16)], dtype=np.float32)
+    detector = Detector.open(folder, replace(small(), long=400), device="cpu")
+    wide = picture(tmp_path / "wide.png", 388, 96)
+    pixels = np.array([[0, 0, x, 90] for x in range(8, 388, 16)], dtype=np.float32)
     with exact():
-        image = detector._open(example(folder / "0.png"))
+        image = detector._open(example(wide))
         assert image.scale == (1.0, 1.0)
         states = detector.network.map(image.pixels[None])
         expected = detector.network.describe(states[0], torch.from_numpy(pixels), 50)
-    shares = (pixels / np.array([150, 96, 150, 96])).astype(np.float32)
-    assert (shares.astype(np.float64) * [150, 96, 150, 96] < pixels).any()
-    found = detector.features_of(folder / "0.png", shares)
+    shares = (pixels / np.array([388, 96, 388, 96])).astype(np.float32)
+    assert ((shares[:, 2].astype(np.float64) * 388).astype(np.float32) < pixels[:, 2]).any()
+    found = detector.features_of(wide, shares)
     np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-5)
 
 
