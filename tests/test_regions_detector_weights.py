@@ -19,6 +19,15 @@ ANCHORS = "proposal_generator.anchor_generator.cell_anchors.0"
 HEADS = "roi_heads.box_predictor"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Layers this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_caffe_norms_are_divided_by_their_factor(tmp_path):
     plain = tensors(milvlg=True)
     for factor in (1.0, 999.9825):
