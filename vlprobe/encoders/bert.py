@@ -10,9 +10,10 @@ import torch
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
-from vlprobe.encoders.taps import exact, pooled, residual_blocks, tap
+from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
+from vlprobe.exact import exact
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"bert": "BertModel", "roberta": "RobertaModel", "electra": "ElectraModel"}

@@ -15,9 +15,10 @@ from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
 from vlprobe.encoders.originals import Original, read_released, settle
-from vlprobe.encoders.taps import exact, outputs, pooled
+from vlprobe.encoders.taps import outputs, pooled
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
+from vlprobe.exact import exact
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Hidden
 

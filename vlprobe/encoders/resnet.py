@@ -11,7 +11,8 @@ from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor
 from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
-from vlprobe.encoders.taps import exact, pooled, residual_blocks, tap
+from vlprobe.encoders.taps import pooled, residual_blocks, tap
+from vlprobe.exact import exact
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"resnet": "ResNetModel"}

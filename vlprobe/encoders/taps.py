@@ -38,16 +38,6 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def exact() -> Iterator[None]:
-    """Run without autograd and in full float32: cuDNN would round convolutions to TF32 by default."""
-    with (
-        torch.inference_mode(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
-        yield
-
-
-@contextmanager
 def tap(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
     """Collect the residual stream: [input of block 1, output of block 1, ..., output of block n].
 

@@ -18,9 +18,10 @@ from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
 from vlprobe.encoders.originals import Original, read_config, read_released, settle
-from vlprobe.encoders.taps import exact, pooled, tap
+from vlprobe.encoders.taps import pooled, tap
 from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.errors import BadRow, CheckpointError
+from vlprobe.exact import exact
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Hidden
 

@@ -16,9 +16,10 @@ from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
-from vlprobe.encoders.taps import exact, pooled, residual_blocks, tap
+from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
+from vlprobe.exact import exact
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"vilt": "ViltModel"}

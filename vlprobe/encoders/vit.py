@@ -11,8 +11,9 @@ from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor
 from vlprobe.encoders.pixels import ImageReader, patch_roles
-from vlprobe.encoders.taps import exact, pooled, residual_blocks, tap
+from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.errors import CheckpointError
+from vlprobe.exact import exact
 from vlprobe.types import ROLES, Example, Hidden
 
 CLASSES = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from vlprobe.digest import digest, file_digest
 from vlprobe.errors import BadRow, StudyError
+from vlprobe.exact import exact
 from vlprobe.images import open_image
 from vlprobe.regions.configuration import configured
 from vlprobe.regions.conventions import Conventions, conventions_named
@@ -234,16 +234,6 @@ def chunk_size(sizes: Sizes, device: torch.device) -> int:
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0] // 4  # as much again for what cuDNN works in, and room to spare
     return int(min(max(memory // (4 * POOLED**2 * channels), 1), 512))
-
-
-@contextmanager
-def exact() -> Iterator[None]:
-    """Run without autograd and in full float32: cuDNN would round convolutions to TF32 by default."""
-    with (
-        torch.inference_mode(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
-        yield
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,0 +1,16 @@
+"""Running a network as exactly as its weights say: the same for encoders and for the detector."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Run without autograd and in full float32: cuDNN would round convolutions to TF32 by default."""
+    with (
+        torch.inference_mode(),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        yield
