@@ -17,6 +17,10 @@ from torch.nn import functional as F  # noqa: N812
 BLOCK = 256
 """Boxes that are compared with each other at a time: few enough that boxes after the last one kept cost nothing."""
 
+ADAPTIVE = ("cpu", "cuda")
+"""Devices on which torch's adaptive maximum is right; on mps it gives other numbers, without a word, where the parts
+are not of one size (github.com/pytorch/pytorch/issues/190064)."""
+
 
 def overlaps(first: np.ndarray, second: np.ndarray, border: float) -> np.ndarray:
     """Intersection over union: |a & b| / (|a| + |b| - |a & b|), in float32 as the originals compute it.
@@ -123,7 +127,8 @@ def roi_pool(states: torch.Tensor, rois: torch.Tensor, stride: int, bins: int) -
     Returns:
         (roi, channel, bins, bins).
     """
-    cells = torch.floor(rois.detach().double() / stride + 0.5).to("cpu", torch.int64).tolist()
+    # Doubles, which Apple's GPUs do not have: on the CPU.
+    cells = torch.floor(rois.detach().to("cpu").double() / stride + 0.5).to(torch.int64).tolist()
     pooled = states.new_empty((len(cells), states.shape[0], bins, bins))
     with one_thread(states.device):
         for row, (left, top, right, bottom) in enumerate(cells):
@@ -150,7 +155,8 @@ def _pool_one(states: torch.Tensor, left: int, top: int, right: int, bottom: int
     height, width = states.shape[1:]
     rows, columns = bottom - top + 1, right - left + 1
     inside = left >= 0 and top >= 0 and right < width and bottom < height
-    if inside and _bins_are_exact(rows, bins) and _bins_are_exact(columns, bins):
+    adaptive = inside and states.device.type in ADAPTIVE
+    if adaptive and _bins_are_exact(rows, bins) and _bins_are_exact(columns, bins):
         return F.adaptive_max_pool2d(states[:, top : bottom + 1, left : right + 1], bins)
     pooled = states
     for axis, corner, extent in ((1, top, rows), (2, left, columns)):
