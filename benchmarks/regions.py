@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
+from vlprobe.exact import exact
 from vlprobe.regions.conventions import CONVENTIONS, STRIDE
-from vlprobe.regions.detector import chunk_size, exact
+from vlprobe.regions.detector import chunk_size
 from vlprobe.regions.network import POOLED, RESNET101, Network
 from vlprobe.regions.operators import roi_pool
 from vlprobe.regions.proposals import CAFFE_ANCHORS, propose

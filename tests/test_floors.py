@@ -19,7 +19,7 @@ FLOORS = [
     ["extraction", "results", "study_file"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "store", "regions"],
-    ["settings", "images", "digest", "exact"],
+    ["settings", "images", "digest", "exact", "device"],
     ["types"],
     ["errors"],
 ]
@@ -70,4 +70,4 @@ def test_torch_lives_where_the_design_says():
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
         if (name or "").split(".")[0] == "torch"
     }
-    assert rooms <= {"encoders", "exact", "pooling", "regions", "types"}
+    assert rooms <= {"device", "encoders", "exact", "pooling", "regions", "types"}

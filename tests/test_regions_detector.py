@@ -9,9 +9,11 @@ import torch
 from tiny_detector import BLOCKS, TINY, documented, picture, tensors, write_bin, write_caffe, write_pkl
 
 from parity_detector import detector_lines
+from vlprobe.device import pick_device
 from vlprobe.errors import BadRow, CheckpointError, StudyError
+from vlprobe.exact import exact
 from vlprobe.regions.conventions import CONVENTIONS
-from vlprobe.regions.detector import Detector, chunk_size, exact, pick_device
+from vlprobe.regions.detector import Detector, chunk_size
 from vlprobe.regions.network import RESNET101, Network, Sizes
 from vlprobe.regions.preprocessing import prepare
 from vlprobe.regions.weights import assemble, expected_shapes
@@ -310,15 +312,12 @@ def test_random_numbers_are_left_alone(folder):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_devices():
-    assert pick_device("cpu").type == "cpu"
-    for wrong in ("gpu", "cpu:1", "cuda:x", ""):
-        with pytest.raises(StudyError, match="known: auto"):
-            pick_device(wrong)
-    if not torch.cuda.is_available():
-        assert pick_device("auto").type == "cpu"
-        with pytest.raises(StudyError, match="GPU"):
-            pick_device("cuda")
+def test_the_detector_runs_where_the_model_does(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(Network, "to", lambda network, device: network)  # there need not be such a device here
+    assert Detector.open(folder, small(), device="auto").device == torch.device("mps")
+    assert Detector.open(folder, small(), device=str(pick_device("auto"))).device == torch.device("mps")
 
 
 def test_an_upside_down_photograph_is_turned_first(folder, tmp_path):

@@ -174,8 +174,8 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     if row.regions != (settings.regions is not None):
         raise StudyError(_about_regions(family, row))
 
+    from vlprobe.device import pick_device
     from vlprobe.encoders.checkpoint import open_checkpoint
-    from vlprobe.encoders.taps import pick_device
 
     target = pick_device(device)
     checkpoint = open_checkpoint(source, revision, family=family, families=FAMILIES, wanted=settings, folder=folder)

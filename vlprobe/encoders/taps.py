@@ -1,4 +1,4 @@
-"""Running a network: on which device, how exactly, and reading its residual stream block by block."""
+"""Reading a network's residual stream, block by block, as it runs."""
 
 from __future__ import annotations
 
@@ -10,31 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from vlprobe.errors import CheckpointError, StudyError, did_you_mean
+from vlprobe.errors import CheckpointError
 from vlprobe.types import ROLES, Hidden
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device that `name` means: `auto` is cuda, else mps, else cpu.
-
-    Raises:
-        StudyError: not a device, or a device that this machine does not have.
-    """
-    kind, _, index = name.partition(":")
-    if kind not in DEVICES or (index and not index.isdigit()) or (index and kind != "cuda"):
-        raise StudyError(
-            f"device '{name}' is unknown{did_you_mean(kind, DEVICES)} One of several GPUs is cuda:0, cuda:1"
-        )
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind == "auto":
-        return torch.device(next(device for device in ("cuda", "mps", "cpu") if there[device]))
-    if not there[kind]:
-        raise StudyError(f"device '{name}' was asked for, but PyTorch finds none here; say device: auto, or cpu")
-    if index and int(index) >= torch.cuda.device_count():
-        raise StudyError(f"device '{name}' was asked for, but this machine has {torch.cuda.device_count()} GPU(s)")
-    return torch.device(name)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def open_regions(
     Args:
         spec: a path to a feature file or to a detector's weights, or a mapping as in `section.RegionSettings`.
         folder: of the study file, where relative paths start.
-        device: of a detector: auto, cpu, cuda, cuda:N.
+        device: of a detector: auto, cpu, cuda, cuda:N, mps.
         cache: where a detector's regions are kept; see `cache.default_folder`.
 
     Raises:
@@ -63,7 +63,7 @@ def open_detector(
         path: of the weights, or the folder that they are in.
         conventions: `caffe`, `detectron2` or `hf`.
         boxes: fewest and most boxes of an image.
-        device: auto, cpu, cuda, cuda:N.
+        device: auto, cpu, cuda, cuda:N, mps.
 
     Raises:
         DataError: there are no weights.

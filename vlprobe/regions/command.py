@@ -38,7 +38,7 @@ def regions(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, auto.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 8,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave damaged images out and count them.")] = False,
 ) -> None:

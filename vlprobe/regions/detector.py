@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vlprobe.device import pick_device
 from vlprobe.digest import digest, file_digest
 from vlprobe.errors import BadRow, StudyError
 from vlprobe.exact import exact
@@ -76,7 +77,7 @@ class Detector(RegionSource):
             conventions: one of `CONVENTIONS`, or your own.
             boxes: fewest and most regions of an image: (36, 36) for LXMERT, (10, 100) for UNITER; else those of the
                 conventions.
-            device: auto, cpu, cuda or cuda:N.
+            device: auto, cpu, cuda, cuda:N or mps.
             threshold: score from which a region is kept; only `caffe` looks at it.
 
         Raises:
@@ -234,22 +235,6 @@ def chunk_size(sizes: Sizes, device: torch.device) -> int:
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[0] // 4  # as much again for what cuDNN works in, and room to spare
     return int(min(max(memory // (4 * POOLED**2 * channels), 1), 512))
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device that `name` means: `auto` is cuda where there is a GPU, else cpu.
-
-    Raises:
-        StudyError: not a device, or one that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise StudyError(f"device '{name}' is unknown to the detector; known: auto, cpu, cuda, cuda:N")
-    if kind == "cuda" and int(index or 0) >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        raise StudyError(f"device '{name}' was asked for, but PyTorch finds {torch.cuda.device_count()} GPU(s) here")
-    return torch.device(name)
 
 
 def _of_one_shape(images: Sequence[Prepared]) -> Iterator[list[int]]:
