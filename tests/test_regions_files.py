@@ -241,11 +241,33 @@ def test_adaptive_number_of_boxes_is_uniters(tmp_path):
         assert len(read(tmp_path, name.replace("npz", "jpg")).boxes) == 40
 
 
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "butd-tsv"])
+def test_a_cut_keeps_the_most_confident_wherever_they_stand(form, tmp_path):
+    confidence = np.array([0.3, 0.9, 0.1, 0.5, 0.5, 0.05, 0.6, 0.15], np.float32)  # in the order of the proposals
+    regions = replace(made(1, count=8), confidence=confidence)
+    path = write(form, tmp_path / OUTPUTS[form], ("1", regions))
+    for boxes, kept in (
+        (1, [1]),
+        (3, [1, 3, 6]),  # of equals the first
+        (7, [0, 1, 2, 3, 4, 6, 7]),
+        (8, [*range(8)]),
+        ([2, 8], [0, 1, 3, 4, 6]),  # above 0.2
+        ([6, 8], [0, 1, 3, 4, 6, 7]),
+        ([1, 2], [1, 6]),
+    ):
+        found = read(path, boxes=boxes)
+        for name in ("features", "confidence", "objects", "attributes", "attribute_confidence", "probabilities"):
+            if getattr(found, name) is not None:
+                np.testing.assert_array_equal(getattr(found, name), getattr(regions, name)[kept])
+        np.testing.assert_allclose(found.boxes, regions.boxes[kept], rtol=2e-7, atol=0)
+
+
 def test_rows_without_confidences_are_not_guessed_at(tmp_path):
     path = write("butd-tsv", tmp_path / "a.tsv", ("1", made(1, count=12)))
-    assert len(read(path, boxes=[10, 20]).boxes) == 12
-    with pytest.raises(BadRow, match=r"12 boxes without confidences.*`boxes: 8`"):
-        read(path, boxes=[4, 8])
+    assert len(read(path, boxes=[10, 20]).boxes) == len(read(path, boxes=12).boxes) == 12
+    for boxes in (8, [4, 8]):
+        with pytest.raises(BadRow, match="entry '1': 12 boxes without confidences, of which the best 8 cannot be told"):
+            read(path, boxes=boxes)
 
 
 def test_box_counts_beside_a_database_cut_it(tmp_path):
@@ -255,6 +277,13 @@ def test_box_counts_beside_a_database_cut_it(tmp_path):
     (tmp_path / "nbb_th0.2_max100_min10.json").write_text('{"1.npz": 13}')
     with pytest.raises(DataError, match="says 13 boxes, and the entry holds 12"):
         read(path)
+    turned = made(2, count=12)
+    turned = replace(turned, confidence=turned.confidence[::-1].copy())
+    write("uniter-lmdb", path, ("2", turned), ("3", replace(turned, confidence=None)))
+    (tmp_path / "nbb_th0.2_max100_min10.json").write_text('{"2.npz": 10, "3.npz": 10}')
+    np.testing.assert_array_equal(read(path, "2.jpg").features, turned.features[2:])
+    with pytest.raises(BadRow, match="entry '3.npz': 12 boxes without confidences"):
+        read(path, "3.jpg")
 
 
 def test_the_revision_is_of_content_and_settings(tmp_path):

@@ -120,7 +120,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Regions:
-    """What a detector makes of one image: boxes with a feature vector each, most confident first."""
+    """What a detector makes of one image: boxes with a feature vector each, not always the most confident first."""
 
     boxes: np.ndarray
     """(region, 4) float32: x1, y1, x2, y2 as fractions of image width and height, in [0, 1]."""

@@ -1,8 +1,8 @@
-"""What is true of the regions of every image, whichever file they come from, and the choice of the first few."""
+"""What is true of the regions of every image, whichever file they come from, and the choice of the best few."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,10 +89,10 @@ def _check_boxes(place: str, boxes: np.ndarray, size: tuple[int, int]) -> None:
 
 
 def select(regions: Regions, boxes: tuple[int, int], place: str) -> Regions:
-    """Return the first n rows: n = min(most, max(fewest, number of confidences > 0.2)), or n = fewest = most.
+    """Return the best n rows: n = min(most, max(fewest, number of confidences > 0.2)), or n = fewest = most.
 
-    So do UNITER's `DetectFeatLmdb` and `_compute_nbb`; it is their detector that sorts rows by confidence. Rows
-    without confidences, in a file that its detector cut already, are taken as they are.
+    So does UNITER count (`DetectFeatLmdb` and `_compute_nbb`). Rows without confidences, in a file that its detector
+    cut already, are taken as they are.
 
     Args:
         regions: of one image, in the file's order.
@@ -106,26 +106,38 @@ def select(regions: Regions, boxes: tuple[int, int], place: str) -> Regions:
     there = len(regions.boxes)
     if there < fewest:
         raise DataError(f"{place}: {there} boxes, fewer than the {fewest} asked for; lower `boxes`, or extract again")
-    if fewest == most:
-        return first(regions, most)
-    if regions.confidence is None:
-        if there > most:
-            raise DataError(
-                f"{place}: {there} boxes without confidences, of which the best {fewest} to {most} cannot be told; "
-                f"ask for a fixed number, `boxes: {most}`"
-            )
-        return regions
+    if fewest == most or regions.confidence is None:
+        return most_confident(regions, most, place)
     confident = int((regions.confidence > np.float32(CONFIDENT)).sum())
-    return first(regions, min(most, max(fewest, confident)))
+    return most_confident(regions, min(most, max(fewest, confident)), place)
 
 
-def first(regions: Regions, n: int) -> Regions:
-    """Return the first n rows of every array."""
-    if n >= len(regions.boxes):
+def most_confident(regions: Regions, n: int, place: str) -> Regions:
+    """Return the n rows of highest confidence, in the file's order; of equals, the first.
+
+    The originals cut off what comes after row n, of files that their detector sorted by confidence: there it is the
+    same. Not every file is sorted: bottom-up attention keeps the order of its proposals where their number is within
+    the limits (tools/generate_tsv.py).
+
+    Args:
+        regions: of one image.
+        n: all of them, where there are no more.
+        place: the file and the entry, for messages.
+
+    Raises:
+        DataError: there are more, and no confidences.
+    """
+    there = len(regions.boxes)
+    if n >= there:
         return regions
-    held = {field.name: getattr(regions, field.name) for field in fields(regions)}
-    cut = {name: held[name][:n] for name in ("boxes", *PER_REGION) if held[name] is not None}
-    return replace(regions, **cut)
+    if regions.confidence is None:
+        raise DataError(
+            f"{place}: {there} boxes without confidences, of which the best {n} cannot be told: the file's order need "
+            "not be that of confidence. Take all of them, or a file that was extracted with as many as are wanted"
+        )
+    keep = np.sort(np.argsort(-regions.confidence, kind="stable")[:n])
+    held = {name: getattr(regions, name) for name in ("boxes", *PER_REGION)}
+    return replace(regions, **{name: array[keep] for name, array in held.items() if array is not None})
 
 
 def in_pixels(regions: Regions, place: str) -> np.ndarray:

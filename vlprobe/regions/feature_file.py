@@ -17,14 +17,17 @@ from vlprobe.regions.sidecar import Sidecar
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Regions
 
+METHOD = 2
+"""Part of `revision`: counts up when the same file and `boxes` come to give other regions."""
+
 
 class FeatureFile(RegionSource):
     """Regions that were computed before, in whichever format they are kept.
 
     Args:
         entries: of the file.
-        boxes: (fewest, most) boxes of an image: adaptive, by confidence, as UNITER chooses them; equal: that many
-            first ones. None: all that the file holds, at least one.
+        boxes: (fewest, most) boxes of an image: adaptive, by confidence, as UNITER chooses them; equal: that many,
+            the most confident. None: all that the file holds, at least one.
         width: that feature vectors must have. None: that of the first entry.
 
     Raises:
@@ -53,7 +56,7 @@ class FeatureFile(RegionSource):
         Computed when asked for: a file of tens of gigabytes takes minutes once, then it is kept beside it.
         """
         found = Sidecar(self.entries.path, self.entries.files).revision()
-        return digest(found, list(self.boxes)) if self.boxes else found
+        return digest(found, list(self.boxes), METHOD) if self.boxes else found
 
     def regions(self, batch: Sequence[Example]) -> list[Regions]:
         """Return the regions of each example's image."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vlprobe.errors import DataError
-from vlprobe.regions.checks import first
+from vlprobe.regions.checks import most_confident
 from vlprobe.regions.entries import Entries, EntryWriter
 from vlprobe.regions.extras import extra
 from vlprobe.regions.npz import ARRAYS, packed, read_arrays, uniter_arrays, uniter_name, uniter_regions
@@ -69,7 +69,7 @@ class LmdbEntries(Entries):
             raise DataError(
                 f"{place}: {counts_file(self.path)} says {count} boxes, and the entry holds {len(regions.boxes)}"
             )
-        return first(regions, count)
+        return most_confident(regions, count, place)
 
 
 @contextmanager

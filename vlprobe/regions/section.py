@@ -17,8 +17,8 @@ class RegionSettings(Settings):
     conventions: str | None = None
     """How the detector is run: `caffe`, `detectron2` or `hf`; its own default if absent."""
     boxes: int | tuple[int, int] | None = None
-    """Boxes of an image: 36, or [10, 100] for UNITER's adaptive number; all that the file holds, or as the detector's
-    conventions say, if absent."""
+    """Boxes of an image: 36, or [10, 100] for UNITER's adaptive number, the most confident where a file holds more; all
+    that the file holds, or as the detector's conventions say, if absent."""
 
     @field_validator("boxes")
     @classmethod
