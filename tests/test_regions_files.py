@@ -566,7 +566,7 @@ def test_one_database_may_be_open_twice(tmp_path):
     )
 
 
-@pytest.mark.parametrize("what", ["missing", "strings", "size", "external", "cut", "array"])
+@pytest.mark.parametrize("what", ["missing", "strings", "size", "cut", "array"])
 def test_a_damaged_h5_is_told(tmp_path, what):
     h5py = pytest.importorskip("h5py")
     path = write("volta-h5", tmp_path / "a.h5", ("1", made(1)), ("2", made(2)))
@@ -580,10 +580,6 @@ def test_a_damaged_h5_is_told(tmp_path, what):
         elif what == "size":
             del group["img_w"]
             group["img_w"] = np.zeros(3, int)
-        elif what == "external":
-            (tmp_path / "secret").write_bytes(bytes(120))
-            del group["features"]
-            group.create_dataset("features", (5, 6), "f4", external=[(str(tmp_path / "secret"), 0, 120)])
         elif what == "array":
             del file["2"]
             file["2"] = np.zeros(3)
@@ -593,11 +589,61 @@ def test_a_damaged_h5_is_told(tmp_path, what):
         "missing": "entry '2': no 'boxes'",
         "strings": "'features' is not an array of numbers",
         "size": "img_w is .*expected one whole number",
-        "external": "not an array of numbers in this file",
         "cut": "cannot be opened as HDF5",
         "array": "is a single array",
     }[what]
     with pytest.raises((BadRow, DataError), match=said):
+        read(path, "2.jpg")
+
+
+@pytest.mark.parametrize("what", ["external", "virtual", "link", "soft link", "dangling", "entry", "link inside"])
+def test_an_h5_that_leads_out_of_itself_is_refused(tmp_path, what, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    path = write("volta-h5", tmp_path / "a.h5", ("1", made(1)), ("2", made(2)))
+    secret = str(write("volta-h5", tmp_path / "secret.h5", ("2", made(3))))
+    (tmp_path / "secret").write_bytes(bytes(120))
+    with h5py.File(path, "a") as file:
+        group = file["2"]
+        kept = group["features"][:]
+        del group["features"]
+        if what == "external":
+            group.create_dataset("features", (5, 6), "f4", external=[(str(tmp_path / "secret"), 0, 120)])
+        elif what == "virtual":
+            layout = h5py.VirtualLayout((5, 6), "f4")
+            layout[:] = h5py.VirtualSource(secret, "2/features", (5, 6))
+            group.create_virtual_dataset("features", layout)
+        elif what == "link":
+            group["features"] = h5py.ExternalLink(secret, "/2/features")
+        elif what == "soft link":
+            file["~out"] = h5py.ExternalLink(secret, "/2")
+            group["features"] = h5py.SoftLink("/~out/features")
+        elif what == "dangling":
+            group["features"] = h5py.SoftLink("/nowhere")
+        elif what == "entry":
+            del file["2"]
+            file["2"] = h5py.ExternalLink(secret, "/2")
+        elif what == "link inside":  # it cannot be told from one that leads out without following it
+            file["~in"] = kept
+            group["features"] = h5py.SoftLink("/~in")
+    (tmp_path / "secret.h5").unlink()  # nor is it looked for
+    key, said = {
+        "external": ("features", "lie outside of it .an external data set"),
+        "virtual": ("features", "lie outside of it .a virtual data set"),
+        "link": ("features", "is an external link, .* not followed"),
+        "entry": ("2", "is an external link, .* not followed"),
+    }.get(what, ("features", "is a soft link, .* not followed"))
+    with pytest.raises(BadRow, match=rf"a.h5, entry '2': .*'{key}' {said}"):
+        read(path, "2.jpg")
+    np.testing.assert_array_equal(read(path, "1.jpg").features, made(1).features)
+
+
+def test_an_optional_array_of_an_h5_may_not_lead_out_either(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = write("volta-h5", tmp_path / "a.h5", ("1", made(1)), ("2", made(2)))
+    with h5py.File(path, "a") as file:
+        del file["2"]["obj_conf"]
+        file["2"]["obj_conf"] = h5py.ExternalLink("nowhere.h5", "/x")
+    with pytest.raises(BadRow, match="'obj_conf' is an external link"):
         read(path, "2.jpg")
 
 

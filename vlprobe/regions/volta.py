@@ -26,6 +26,10 @@ ARRAYS = {
 """Data set of a group -> field of `Regions`, besides boxes and features; each may be absent."""
 UNFINISHED = "~"
 """First letter of the name of a group that is being written."""
+HARD = 0
+"""h5py.h5l.TYPE_HARD: what is in the file itself, as volta writes it."""
+LINKS = {1: "a soft link", 64: "an external link"}
+"""h5py.h5l's other types."""
 LAYOUT = "v110"
 """HDF5 1.10's files are marked while they are written: one that a killed run left is told from a whole one."""
 
@@ -50,24 +54,45 @@ class VoltaEntries(Entries):
         place = f"{self.path}, entry '{name}'"
         try:
             with _opened(self.path, "r") as file:
-                group = file[name]
+                group = _inside(file, name, place)
                 if not hasattr(group, "keys"):
                     raise DataError(f"{place} is a single array; expected a group of boxes, features, img_w, img_h")
                 held = {key: _values(group, key, place) for key in ("boxes", "features", "img_w", "img_h")}
-                others = {field: _values(group, key, place) for key, field in ARRAYS.items() if key in group}
+                others = {field: _values(group, key, place) for key, field in ARRAYS.items() if key in list(group)}
         except (OSError, KeyError, RuntimeError) as error:
             raise DataError(f"{place} cannot be read ({error}); the file is damaged, get it again") from None
         size = (_whole(held["img_w"], place, "img_w"), _whole(held["img_h"], place, "img_h"))
         return checked(place, held["boxes"], held["features"], size, pixels=True, **others)
 
 
+def _inside(group: Any, key: str, place: str) -> Any:
+    """Return what a group holds under a name, opened only if it lies in this file.
+
+    Raises:
+        DataError: a link of HDF5, which may name any other file, or a path that leads through one.
+        RuntimeError: there is nothing of this name.
+    """
+    kind = group.id.links.get_info(key.encode()).type  # which, unlike the rest of h5py, follows nothing
+    if kind != HARD:
+        raise DataError(
+            f"{place}: '{key}' is {LINKS.get(kind, 'a link')}, which can lead to any file of this machine and is not "
+            "followed; get a file that holds the arrays themselves"
+        )
+    return group[key]
+
+
 def _values(group: Any, key: str, place: str) -> np.ndarray:
-    if key not in group:
+    if key not in list(group):  # `key in group` would follow a link
         raise DataError(f"{place}: no '{key}'; it holds {', '.join(sorted(group)) or 'nothing'}")
-    found = group[key]
+    found = _inside(group, key, place)
     # By its declared type, before a byte of it is read: HDF5 references and strings become Python objects.
-    if not hasattr(found, "dtype") or found.dtype.kind not in "fiu" or found.external:
-        raise DataError(f"{place}: '{key}' is not an array of numbers in this file")
+    if not hasattr(found, "dtype") or found.dtype.kind not in "fiu":
+        raise DataError(f"{place}: '{key}' is not an array of numbers")
+    if found.external or found.is_virtual:
+        raise DataError(
+            f"{place}: the numbers of '{key}' lie outside of it ({'a virtual' if found.is_virtual else 'an external'} "
+            "data set), in files that it names and that are not opened; get a file that holds the arrays themselves"
+        )
     if found.size * found.dtype.itemsize > LARGEST:
         raise DataError(f"{place}: '{key}' takes more than {LARGEST:,} bytes; not a feature file")
     return np.asarray(found[()])
