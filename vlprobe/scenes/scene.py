@@ -17,13 +17,14 @@ RADIUS = {"small": (0.07, 0.09), "large": (0.13, 0.165)}
 FEWEST, MOST = 2, 6
 """Things of a scene."""
 PAPERS = ("plain", "shaded", "striped", "dotted")
-MARGIN = 0.015
-"""Paper that stays free along the edges."""
-OVERLAP = 0.8
-"""Centres of two things are at least this share of the sum of their half sides apart, along x or along y: things touch
-and cover each other's corners, and none is hidden."""
+EDGE = 0.18
+"""Centres are at least this far from the edges: so much room that a large thing stands wholly on the paper."""
+ROOM = 0.23
+"""Centres of two things are at least this far apart, along x or along y: large neighbours may cover each other's
+corners, and none is hidden. The same for small things as for large ones, as `EDGE` is: a thing's place, the number of
+things and their colours and shapes say nothing about its size."""
 ATTEMPTS = 60
-"""Draws of one thing's place before the scene is begun anew."""
+"""Draws of one thing's place before the scene's things are drawn anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,9 @@ def sample(seed: int, world: str, number: int) -> Scene:
         number: from 0.
     """
     rng = generator(seed, "scene", world, str(number))
-    while True:
-        things = _things(rng)
+    count = int(rng.integers(FEWEST, MOST + 1))
+    while True:  # the count stays: numbers of things are equally frequent
+        things = _things(rng, count)
         scene = Scene(
             name=f"{world}-{number:06d}",
             things=things,
@@ -96,17 +98,17 @@ def sample(seed: int, world: str, number: int) -> Scene:
             return scene
 
 
-def _things(rng: np.random.Generator) -> tuple[Thing, ...]:
+def _things(rng: np.random.Generator, count: int) -> tuple[Thing, ...]:
     """Return things that leave each other visible; empty where no place was found."""
     things: list[Thing] = []
-    for _ in range(rng.integers(FEWEST, MOST + 1)):
+    for _ in range(count):
         size = SIZES[rng.integers(2)]
         radius = rng.uniform(*RADIUS[size])
         shape, colour = SHAPES[rng.integers(len(SHAPES))], COLOURS[rng.integers(len(COLOURS))]
         red, green, blue = rng.uniform(-1, 1, size=3)
         for _ in range(ATTEMPTS):
-            x, y = rng.uniform(MARGIN + radius, 1 - MARGIN - radius, size=2)
-            if all(max(abs(x - t.x), abs(y - t.y)) >= OVERLAP * (radius + t.radius) for t in things):
+            x, y = rng.uniform(EDGE, 1 - EDGE, size=2)
+            if all(max(abs(x - t.x), abs(y - t.y)) >= ROOM for t in things):
                 things.append(Thing(shape, colour, size, float(x), float(y), float(radius), (red, green, blue)))
                 break
         else:
