@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from test_regions_files import OUTPUTS, made
+from tiny_regions import OUTPUTS, made
 from typer.testing import CliRunner
 
 from vlprobe.errors import BadRow, DataError, StudyError
