@@ -12,7 +12,7 @@ from vlprobe.regions.source import RegionSource
 if TYPE_CHECKING:
     from vlprobe.regions.detector import Detector
 
-WEIGHTS = (".caffemodel", ".pkl", ".bin", ".pth")
+WEIGHTS = (".caffemodel", ".pkl", ".bin", ".safetensors", ".pth")
 """Endings of a detector's weights."""
 
 

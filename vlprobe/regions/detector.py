@@ -25,6 +25,8 @@ from vlprobe.regions.source import RegionSource
 from vlprobe.regions.weights import Loaded, load_network
 from vlprobe.types import Example, Regions
 
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Looked for in a folder, in this order, as the encoders do."""
 IMAGES_AT_ONCE = 4
 """Images of one size that share a pass through the backbone."""
 CHUNK_MEMORY = 256 * 2**20
@@ -72,8 +74,9 @@ class Detector(RegionSource):
         """Read a detector's weights.
 
         Args:
-            path: a .caffemodel, .pkl, .pth or .bin file, or a folder that holds pytorch_model.bin. Beside a .bin, a
-                config.yaml or config.json sets what it says of the `hf` conventions.
+            path: a .caffemodel, .pkl, .pth, .bin or .safetensors file, or a folder that holds model.safetensors or
+                pytorch_model.bin. Beside the last two, a config.yaml or config.json sets what it says of the `hf`
+                conventions.
             conventions: one of `CONVENTIONS`, or your own.
             boxes: fewest and most regions of an image: (36, 36) for LXMERT, (10, 100) for UNITER; else those of the
                 conventions.
@@ -86,9 +89,10 @@ class Detector(RegionSource):
         """
         place = pick_device(device)
         chosen = conventions_named(conventions) if isinstance(conventions, str) else conventions
-        path = path / "pytorch_model.bin" if path.is_dir() else path
+        if path.is_dir():
+            path = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), path / WEIGHT_FILES[-1])
         regression = None
-        if conventions == "hf" and path.suffix == ".bin":
+        if conventions == "hf" and path.suffix in (".bin", ".safetensors"):
             chosen, regression = configured(chosen, path.parent)
         if boxes is not None:
             chosen = replace(chosen, boxes=boxes)

@@ -5,6 +5,7 @@
 | `.caffemodel` | the original, peteanderson80/bottom-up-attention |
 | `.pkl` | airsplay/py-bottom-up-attention, for detectron2 |
 | `.bin` | huggingface's `pytorch_model.bin`, the same keys |
+| `.safetensors` | the same keys, in any precision |
 | `.pth` | MILVLG/bottom-up-attention.pytorch, the same keys but for the heads |
 
 Every file is first brought to the keys of detectron2, then checked against the network that its shapes describe, then
@@ -23,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from vlprobe.errors import CheckpointError
 from vlprobe.regions.caffe_layers import read_caffe_detector
@@ -273,6 +276,16 @@ def _read_torch(path: Path) -> _File:
     return _as_file(loaded, path)
 
 
+def _read_safetensors(path: Path) -> _File:
+    """Read a .safetensors file, whose header says how long it must be."""
+    try:
+        return _File(load_file(path))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:  # KeyError: a type that torch does not have
+        raise CheckpointError(
+            f"{path} cannot be read as a .safetensors file: {error}. If it was cut short or damaged, fetch it again"
+        ) from None
+
+
 def _as_file(loaded: Any, path: Path) -> _File:
     """Take the weights out of what a file holds: a dict of them, or one under `model`."""
     model = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
@@ -291,6 +304,7 @@ _READERS: dict[str, Callable[[Path], _File]] = {
     ".caffemodel": _read_caffe,
     ".pkl": _read_pickle,
     ".bin": _read_torch,
+    ".safetensors": _read_safetensors,
     ".pth": _read_torch,
     ".pt": _read_torch,
 }
