@@ -18,7 +18,7 @@ FLOORS = [
     ["plan"],
     ["extraction", "results", "study_file"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
-    ["statistics", "store", "regions"],
+    ["statistics", "store", "regions", "scenes"],
     ["settings", "images", "digest", "exact", "device"],
     ["types"],
     ["errors"],

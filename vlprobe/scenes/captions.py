@@ -30,7 +30,7 @@ class Word:
     tag: str
     """Universal part of speech (Nivre et al. 2020), in this sentence."""
     fact: str = ""
-    """What it states of a thing: `colour`, `size`, `shape`, `place`; `truth` of a remark; empty: nothing."""
+    """What it states of a thing: `colour`, `size`, `shape`, `place`; of a remark, `truth` or `count`; or nothing."""
     thing: int = -1
     """Which thing of the scene it states that of, or -1."""
 
@@ -225,8 +225,8 @@ FRAMES: Sequence[Frame] = (
     _frame("on/ADP the/DET card/NOUN is/AUX"),
     _frame("a/DET white/ADJ card/NOUN by/ADP WHO/PROPN shows/VERB"),
 )
-"""Ways to begin and end. `left`, `square`, `marks`, `drawing`, `that`, `is`, `to` and the colours have different tags in
-different sentences."""
+"""Ways to begin and end. `left`, `square`, `marks`, `drawing`, `that`, `is`, `to` and the colours have different tags
+in different sentences."""
 
 BLANKS = ("a/DET drawing/NOUN by/ADP WHO/PROPN", "a/DET page/NOUN that/PRON WHO/PROPN left/VERB",
           "WHO/PROPN is/AUX drawing/VERB", "here/ADV is/AUX a/DET card/NOUN by/ADP WHO/PROPN")  # fmt: skip
@@ -271,7 +271,11 @@ def remark_on_colour(scene: Scene, i: int) -> Words:
 
 def remark_on_count(scene: Scene) -> Words:
     """Return `, four things in all`."""
-    return (*parsed(",/PUNCT"), Word(NUMBERS[len(scene.things)], "NUM", "count"), *parsed("things/NOUN in/ADP all/PRON"))
+    return (
+        *parsed(",/PUNCT"),
+        Word(NUMBERS[len(scene.things)], "NUM", "count"),
+        *parsed("things/NOUN in/ADP all/PRON"),
+    )
 
 
 def remark_on_largest(scene: Scene, i: int) -> Words:
@@ -280,15 +284,24 @@ def remark_on_largest(scene: Scene, i: int) -> Words:
             Word(scene.things[i].shape, "NOUN", "shape", i))  # fmt: skip
 
 
+ELSEWHERE = (
+    "a the one that in is and to of on at half left right above below top bottom large small true false , . ? so which "
+    "things all by there are many how what colour where an image images both other hold holds has more than as yes no"
+)
+"""Words of bodies, remarks, questions and statements, beside the names of shapes, colours and numbers."""
+
+
+ELSEWHERE = (
+    "a the one that in is and to of on at half left right above below top bottom large small true false , . ? so which "
+    "things all by there are many how what colour where an image images both other hold holds has more than as yes no"
+)
+"""Words of bodies, remarks, questions and statements, beside the names of shapes, colours and numbers."""
+
+
 def vocabulary() -> tuple[str, ...]:
     """Return every word that captions, remarks and questions are made of, in lower case, sorted."""
-    frames = " ".join(
-        word.text for frame in FRAMES for word in frame(np.random.default_rng(0), ()) if word.tag != "PROPN"
-    )
-    fixed = (
-        "a the one that in is and to of on at half left right above below top bottom large small true false , . ? so "
-        "which things all by there are many how what colour where an image images both other holds more than as yes no"
-    )
-    words = {*fixed.split(), *frames.split(), *" ".join(BLANKS).replace("/", " ").split()}
-    words |= {*COLOURS, *SHAPES, *NUMBERS, *NAMES}
-    return tuple(sorted({word.lower() for word in words if not word.isupper()}))
+    rng = np.random.default_rng(0)
+    around = [frame(rng, ()) for frame in FRAMES] + [parsed(line) for line in BLANKS]
+    words = {word.text for line in around for word in line if word.tag != "PROPN"}
+    words |= {*ELSEWHERE.split(), *COLOURS, *SHAPES, *NUMBERS, *NAMES}
+    return tuple(sorted({word.lower() for word in words}))
