@@ -270,7 +270,7 @@ def test_weights_of_another_network(tmp_path):
     with pytest.raises(CheckpointError, match="lacks"):
         load_network(write_bin(tmp_path / "a.bin", {"bert.embeddings.weight": torch.zeros(3, 2)}))
     with pytest.raises(CheckpointError, match="no kind of detector weights"):
-        load_network(write_bin(tmp_path / "a.safetensors"))
+        load_network(write_bin(tmp_path / "a.onnx"))
     with pytest.raises(CheckpointError, match="do not exist"):
         load_network(tmp_path / "none.bin")
     beside = load_network(write_bin(tmp_path / "a.bin", weights | {"iteration": torch.tensor(3)}))

@@ -92,6 +92,9 @@ def _weights(path: Path) -> Path:
     found = _weights_in(path)
     if not found:
         raise DataError(f"folder {path} holds no detector weights; they end with {', '.join(WEIGHTS)}")
+    both = {file.name: file for file in found}
+    if set(both) == {"model.safetensors", "pytorch_model.bin"}:  # the same weights twice, as the hub keeps them
+        return both["model.safetensors"]
     if len(found) > 1:
         raise StudyError(f"folder {path} holds several weights; name one: {', '.join(file.name for file in found)}")
     return found[0]
