@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from vlprobe.cli import app
 from vlprobe.pooling import POOLINGS
+from vlprobe.scenes.tasks import RECIPES
 from vlprobe.study_file import StudyFile
 
 DOCS = Path(__file__).parent
@@ -49,6 +50,12 @@ def poolings() -> str:
     return "\n".join(["| unit | pooling | |", "|---|---|---|", *rows])
 
 
+def scenes() -> str:
+    """Return a table of the tasks on drawn scenes."""
+    rows = [f"| `{name}` | {row.level}, {row.unit} | {row.description} |" for name, row in RECIPES.items()]
+    return "\n".join(["| task | level, unit | |", "|---|---|---|", *rows])
+
+
 PARTS = {
     "keys": keys,
     "poolings": poolings,
@@ -58,6 +65,7 @@ PARTS = {
     "help regions": lambda: told("regions", "--help"),
     "models": lambda: told("list", "models"),
     "tasks": lambda: told("list", "tasks"),
+    "scenes": scenes,
     "probes": lambda: told("list", "probes"),
     "conditions": lambda: told("list", "conditions"),
 }

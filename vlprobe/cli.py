@@ -105,9 +105,11 @@ def _catalogue(what: Catalogue) -> dict[str, str]:
         own = {"(your own)": "a class in a Python file: `file`, `class`, `options`; see docs/study-file.md"}
         return {name: f"{family.about}; {family.layers}" for name, family in FAMILIES.items()} | own
     if what is Catalogue.tasks:
+        from vlprobe.scenes.tasks import RECIPES
         from vlprobe.tasks import TASKS
 
-        return {name: f"{row.level}, {row.unit}: {row.description}" for name, row in TASKS.items()}
+        drawn = {"(on drawn scenes)": f"{', '.join(RECIPES)}: `scenes`; see docs/study-file.md"}
+        return {name: f"{row.level}, {row.unit}: {row.description}" for name, row in TASKS.items()} | drawn
     if what is Catalogue.probes:
         from vlprobe.probes import CONTROLS, PROBES
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -15,6 +16,10 @@ OPPOSITES = {
     "left": "right", "right": "left", "above": "below", "below": "above", "top": "bottom", "bottom": "top",
     "large": "small", "small": "large", "true": "false", "false": "true",
 }  # fmt: skip
+TAGS = tuple("ADJ ADP ADV AUX CCONJ DET NOUN NUM PART PRON PROPN PUNCT SCONJ VERB".split())
+"""The universal parts of speech that captions have."""
+MASK = "[MASK]"
+"""What stands for a masked word, as in `Example.text`."""
 APART = 0.22
 """Centres that are so far apart along an axis, as a fraction of the picture, are told apart in words."""
 SIDE = 0.38
@@ -50,6 +55,12 @@ class Caption:
         """The words, joined by single spaces."""
         return " ".join(word.text for word in self.words)
 
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Where each word stands in the text: its first character, and the one after its last."""
+        ends = list(accumulate((len(word.text) + 1 for word in self.words), initial=0))
+        return tuple((start, end - 1) for start, end in pairwise(ends))
+
     def stating(self, fact: str) -> tuple[int, ...]:
         """Return which of its words state a fact of that kind."""
         return tuple(i for i, word in enumerate(self.words) if word.fact == fact)
@@ -67,7 +78,8 @@ class Caption:
 
 def parsed(line: str) -> Words:
     """Return the words of a line such as `Ada/PROPN draws/VERB`."""
-    return tuple(Word(*piece.rsplit("/", 1)) for piece in line.split())
+    pieces = (piece.rsplit("/", 1) for piece in line.split())
+    return tuple(Word(text, tag) for text, tag in pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,7 @@ ANYTHING = Wanted()
 
 
 def describe(scene: Scene, rng: np.random.Generator, wanted: Wanted = ANYTHING) -> Caption | None:
-    """Return a true caption of a scene, or None where the scene has not what is wanted.
+    """Return a true caption of a scene, or None where the scene has not what is wanted; it always has `ANYTHING`.
 
     It speaks of one or two things that can be told apart by their shape; the others are distractors.
 
@@ -209,7 +221,7 @@ def _frame(before: str, after: str = "") -> Frame:
     return frame
 
 
-FRAMES: Sequence[Frame] = (
+FRAMES: tuple[Frame, ...] = (
     _frame(""),
     _frame("", "./PUNCT"),
     _frame("here/ADV is/AUX"),

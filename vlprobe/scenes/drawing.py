@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from vlprobe.scenes.scene import Scene, Thing
 
@@ -51,6 +50,8 @@ def draw(scene: Scene, side: int = SIDE) -> np.ndarray:
 
 def encoded(scene: Scene, side: int = SIDE) -> bytes:
     """Return a scene as the bytes of a PNG file: lossless, so that a picture's pixels are `draw`'s."""
+    from PIL import Image  # here, so that naming the tasks does not load it
+
     file = io.BytesIO()
     Image.fromarray(draw(scene, side)).save(file, format="PNG", compress_level=1)
     return file.getvalue()
