@@ -130,7 +130,11 @@ def _print_notes(opened: Study) -> None:
     described = opened.results().description()
     for note in described["not_done"]:
         typer.echo(f"note: {note}")
-    _print_left_out(described["skipped_rows"], f"all are listed in {opened.output / 'study.json'}")
+    place = opened.output / "study.json"
+    again = described.get("computed_again", ())
+    if again:
+        typer.echo(f"note: {len(again)} results were there without their predictions and are made again: see {place}")
+    _print_left_out(described["skipped_rows"], f"all are listed in {place}")
 
 
 def _print_left_out(lines: Sequence[str], where: str) -> None:

@@ -1,16 +1,31 @@
-"""The results folder: `results.jsonl`, one result a line, and `study.json`, where they came from."""
+"""The results folder: `results.jsonl`, `predictions/`, and `study.json`, where they came from.
+
+`results.jsonl` holds one result a line; of two lines for the same result the later one counts. Beside every result
+stand its answers on the test part, `predictions/KEY.npz`, written first: a result on disk has its predictions.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlprobe.errors import DataError
-from vlprobe.types import Result
+from vlprobe.types import Predictions, Result
+
+KINDS = {"id": "U", "index": "i", "group": "U", "target": "Uf", "predicted": "Uf"}
+"""Array of a predictions file -> the dtype kinds that it may have: text, whole numbers, floats; never objects."""
+
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises over files that are no archive of arrays."""
 
 
 class Results:
@@ -28,10 +43,21 @@ class Results:
         self.file = folder / "results.jsonl"
         self.known: dict[str, Result] = {}
         """Key -> result; models and conditions that see the same inputs share keys."""
-        self._written: set[tuple[str, str, str, str]] = set()
+        self.bare: set[str] = set()
+        """Keys of results whose predictions are missing or damaged: they are not known, and to be computed again."""
+        self._written: dict[tuple[str, str, str, str], Result] = {}
+        self._whole: set[str] = set()
+        beside = {path.name for path in self._predictions.glob("*.npz")}
         for result in self._read():
-            self.known[result.key] = result
-            self._written.add(_identity(result))
+            self._written[_identity(result)] = result
+            if f"{result.key}.npz" in beside:
+                self.known[result.key] = result
+            else:
+                self.bare.add(result.key)
+
+    @property
+    def _predictions(self) -> Path:
+        return self.folder / "predictions"
 
     def _read(self) -> list[Result]:
         if not self.file.exists():
@@ -51,26 +77,94 @@ class Results:
                 ) from None
         return results
 
-    def add(self, result: Result) -> None:
-        """Append a result, unless the same one is there."""
+    def all(self) -> list[Result]:
+        """Return every result that has its predictions, under every model and condition that it was written for."""
+        return [result for result in self._written.values() if result.key in self.known]
+
+    def add(self, result: Result, predictions: Predictions | None = None) -> None:
+        """Append a result, unless the same one is there.
+
+        Args:
+            result: what to append.
+            predictions: its answers; None where those of its key are there, being another model's or condition's too.
+        """
+        if predictions is not None:
+            self._write_predictions(result.key, predictions)
+            self.bare.discard(result.key)
         self.known[result.key] = result
-        if _identity(result) in self._written:
+        there = self._written.get(_identity(result))
+        self._written[_identity(result)] = result
+        line = write_result(result)
+        if there and write_result(there) == line:
             return
-        self._written.add(_identity(result))
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(write_result(result) + "\n")
+            file.write(line + "\n")
+
+    def predictions(self, key: str) -> Predictions:
+        """Return the answers of one result.
+
+        Raises:
+            DataError: they are missing or damaged.
+        """
+        path = self._predictions / f"{key}.npz"
+        try:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in KINDS}
+        except UNREADABLE as error:
+            raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
+        _check(arrays, path)
+        self._whole.add(key)
+        return Predictions(**arrays)
+
+    def check(self, key: str) -> None:
+        """Read a known result's predictions once; where they are damaged, the result is known no longer."""
+        if key in self._whole or key not in self.known:
+            return
+        try:
+            self.predictions(key)
+        except DataError:
+            del self.known[key]
+            self.bare.add(key)
+
+    def _write_predictions(self, key: str, predictions: Predictions) -> None:
+        """Write all of a file or nothing; two processes that write the same key write the same bytes."""
+        self._predictions.mkdir(parents=True, exist_ok=True)
+        path = self._predictions / f"{key}.npz"
+        arrays = {name: getattr(predictions, name) for name in KINDS}
+        _check(arrays, path)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        self._whole.add(key)
 
     def describe(self, content: Mapping[str, Any]) -> None:
         """Write `study.json`, all of it or nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / "study.json.tmp"
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.rename(self.folder / "study.json")
+        self.write("study.json", content)
 
     def description(self) -> dict[str, Any]:
         """Return what `study.json` holds."""
         return json.loads((self.folder / "study.json").read_text(encoding="utf-8"))
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file of the folder, all of it or nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"{name}.{os.getpid()}.tmp"
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(self.folder / name)
+
+
+def _check(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    for name, array in arrays.items():
+        if array.ndim != 1 or len(array) != len(arrays["id"]) or array.dtype.kind not in KINDS[name]:
+            raise DataError(
+                f"{path}: '{name}' is {array.dtype} of shape {array.shape} beside {len(arrays['id'])} ids; "
+                "it must be text or numbers, one a row. Remove the file and run the study again"
+            )
 
 
 def write_result(result: Result) -> str:

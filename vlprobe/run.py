@@ -18,7 +18,7 @@ from vlprobe.results import Results
 from vlprobe.statistics import interval, score
 from vlprobe.store import Store
 from vlprobe.study_file import StudyFile
-from vlprobe.types import SPLITS, Features, Result
+from vlprobe.types import SPLITS, Features, Predictions, Result
 
 
 class Bars(Protocol):
@@ -45,29 +45,32 @@ def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: b
         VlprobeError: with model, task, condition and seed in its notes.
     """
     found: list[Result] = []
-    skipped: dict[str, None] = {}
+    notes: dict[str, dict[str, None]] = {"skipped_rows": {}, "computed_again": {}}
     with _bars(plan, progress) as bars:
         for cell in plan.cells:
             try:
-                found += _run_cell(cell, results, store, file, bars, skipped)
+                found += _run_cell(cell, results, store, file, bars, notes)
             except VlprobeError as error:
                 where = f"{cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}"
                 error.add_note(f"while running {where}")
                 raise
-    if skipped:
+    if any(notes.values()):
         content = results.description()
-        results.describe(content | {"skipped_rows": [*content["skipped_rows"], *skipped]})
+        results.describe(content | {name: [*content.get(name, ()), *lines] for name, lines in notes.items()})
     return found
 
 
 def _run_cell(
-    cell: Cell, results: Results, store: Store, file: StudyFile, bars: Bars, skipped: dict[str, None]
+    cell: Cell, results: Results, store: Store, file: StudyFile, bars: Bars, notes: Mapping[str, dict[str, None]]
 ) -> list[Result]:
+    for wanted in cell.wanted(store):
+        results.check(wanted.key)
     if any(wanted.key not in results.known for wanted in cell.wanted(store)):
         for extraction in dict.fromkeys((cell.trained.key, cell.tested.key)):
             chosen = cell.trained if extraction == cell.trained.key else cell.tested
             lines = compute(cell.model, chosen, store, file.batch_size, file.bad_rows, bars.forward)
-            skipped |= dict.fromkeys(lines)
+            notes["skipped_rows"].update(dict.fromkeys(lines))
+        notes["computed_again"].update(dict.fromkeys(_bare(cell, results, store)))
         _compute_results(cell, results, store, bars)
     found = []
     for wanted in cell.wanted(store):
@@ -80,6 +83,14 @@ def _run_cell(
     return found
 
 
+def _bare(cell: Cell, results: Results, store: Store) -> list[str]:
+    """Return one line for every result of a cell that is on disk without its predictions."""
+    where = f"{cell.task.name}, {cell.model.name}, {cell.condition}, seed {cell.seed}"
+    bare = [wanted for wanted in cell.wanted(store) if wanted.key in results.bare]
+    names = [" ".join(filter(None, (wanted.layer, wanted.control))) for wanted in bare]
+    return [f"{where}, {name}: its predictions were missing or damaged" for name in names]
+
+
 def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> None:
     by_layer: dict[str, list[Wanted]] = {}
     for wanted in cell.wanted(store):
@@ -90,9 +101,12 @@ def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> 
         source = layer or next(iter(poolings))  # the majority needs targets, which every layer brings
         parts = _parts(cell, store, source)
         for wanted in wanted_here:
-            result = _majority(cell, wanted, parts) if wanted.control == "majority" else _probe(cell, wanted, parts)
+            probed = _majority(cell, parts) if wanted.control == "majority" else _probe(cell, wanted, parts)
             how = poolings[layer] if layer else ""
-            results.add(replace(result, unit=f"{cell.trained.unit}: {how}" if how else cell.trained.unit))
+            result = _result(cell, wanted, parts, probed)
+            test = parts["test"]
+            answers = Predictions(test.id, test.index, test.group, test.y, probed.predicted)
+            results.add(replace(result, unit=f"{cell.trained.unit}: {how}" if how else cell.trained.unit), answers)
             bars.probed(1)
 
 
@@ -112,21 +126,22 @@ def _parts(cell: Cell, store: Store, layer: str) -> dict[str, Features]:
     return parts
 
 
-def _probe(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Result:
-    kind: type[L2Path] = Logistic if cell.task.classes else Ridge
+def _kind(cell: Cell) -> type[L2Path]:
+    return Logistic if cell.task.classes else Ridge
+
+
+def _probe(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Probed:
     y = {name: parts[name].y for name in SPLITS}
     if wanted.control == "shuffled-labels":
         y |= {name: _shuffled(y[name], cell, name) for name in ("train", "validation")}
-    probed = probe(kind, *(Split(parts[name].X, y[name]) for name in SPLITS))
-    return _result(cell, wanted, parts, probed, kind)
+    return probe(_kind(cell), *(Split(parts[name].X, y[name]) for name in SPLITS))
 
 
 def _shuffled(y: np.ndarray, cell: Cell, part: str) -> np.ndarray:
     return generator(cell.seed, "shuffled-labels", cell.task.name, part).permutation(y)
 
 
-def _majority(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Result:
-    kind: type[L2Path] = Logistic if cell.task.classes else Ridge
+def _majority(cell: Cell, parts: Mapping[str, Features]) -> Probed:
     y = np.concatenate([parts["train"].y, parts["validation"].y])
     if cell.task.classes:
         values, counts = np.unique(y, return_counts=True)
@@ -135,12 +150,11 @@ def _majority(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Resu
         answer = y.mean()
     predicted = np.full(len(parts["test"].y), answer)
     held_out = np.full(len(parts["validation"].y), answer)
-    probed = Probed(predicted, score(parts["validation"].y, held_out, kind.metric), None, ())
-    return _result(cell, wanted, parts, probed, kind)
+    return Probed(predicted, score(parts["validation"].y, held_out, _kind(cell).metric), None, ())
 
 
-def _result(cell: Cell, wanted: Wanted, parts: Mapping[str, Features], probed: Probed, kind: type[L2Path]) -> Result:
-    test = parts["test"]
+def _result(cell: Cell, wanted: Wanted, parts: Mapping[str, Features], probed: Probed) -> Result:
+    kind, test = _kind(cell), parts["test"]
     return Result(
         task=cell.task.name,
         level=cell.task.level,

@@ -161,6 +161,22 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """What one probe answered on the test part, row by row: one file of `predictions/`."""
+
+    id: np.ndarray
+    """(row,) str: `Example.id` of the row."""
+    index: np.ndarray
+    """(row,) int32: which unit of its example the row is."""
+    group: np.ndarray
+    """(row,) str: `Example.group` of the row."""
+    target: np.ndarray
+    """(row,): str for classification, float64 for regression."""
+    predicted: np.ndarray
+    """(row,): of the same kind as `target`."""
+
+
+@dataclass(frozen=True)
 class Result:
     """One probe's score: one line of `results.jsonl`."""
 
