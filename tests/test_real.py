@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from vlprobe.report.summary import summarise
@@ -75,15 +74,6 @@ def test_a_random_joint_model_goes_the_whole_way(studies, tmp_path):
     assert list(cells) == ["matched", "mismatched", "text-only", "image-only", "matched>mismatched"]
     assert set(cells["matched"]["layers"]) == {*(f"joint.{k}" for k in range(5)), "joint.norm", "joint.pooler"}
     assert all(0.25 < cell["score"] < 0.75 for cell in cells.values())
-
-
-@pytest.fixture
-def one_thread():
-    """A detector this small only waits for a second thread, minutes where other processes have the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_all_families_go_side_by_side_from_images_to_results(studies, tmp_path, monkeypatch, one_thread):

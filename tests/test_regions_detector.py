@@ -21,14 +21,7 @@ from vlprobe.types import Example
 
 REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Layers this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", ["caffe_butd", "frcnn", "frcnn_preprocessing"])

@@ -18,14 +18,7 @@ from vlprobe.regions.weights import load_network
 ANCHORS = "proposal_generator.anchor_generator.cell_anchors.0"
 HEADS = "roi_heads.box_predictor"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Layers this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_caffe_norms_are_divided_by_their_factor(tmp_path):
