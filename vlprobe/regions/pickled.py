@@ -2,7 +2,8 @@
 
 A pickle is a program: it names functions and calls them. Here every name is looked up in one short table of stand-ins
 written in this file, which only put an array's parts aside; numpy itself never sees an unchecked value, and a name
-that is not in the table ends the reading.
+that is not in the table ends the reading. (`encoders/torch_files.py` puts a placeholder there and reads on: the
+checkpoints of training code hold such names beside the weights. These files were made to hold arrays alone.)
 """
 
 from __future__ import annotations
