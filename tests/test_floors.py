@@ -14,9 +14,9 @@ FLOORS = [
     ["__main__"],
     ["cli", "__init__"],
     ["study"],
-    ["run", "provenance", "report"],
+    ["run", "provenance", "report", "zoo"],
     ["plan"],
-    ["extraction", "results", "study_file"],
+    ["extraction", "results", "study_file", "comparisons"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "store", "regions", "scenes"],
     ["settings", "images", "digest", "exact", "device"],
@@ -70,4 +70,4 @@ def test_torch_lives_where_the_design_says():
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
         if (name or "").split(".")[0] == "torch"
     }
-    assert rooms <= {"device", "encoders", "exact", "pooling", "regions", "types"}
+    assert rooms <= {"device", "encoders", "exact", "pooling", "regions", "types", "zoo"}

@@ -1,4 +1,4 @@
-"""The command line: run, plan, regions, list."""
+"""The command line: run, plan, regions, zoo, list."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from vlprobe import __version__
 from vlprobe.errors import VlprobeError
 from vlprobe.regions.command import regions
+from vlprobe.zoo.command import zoo
 
 if TYPE_CHECKING:
     from vlprobe.study import Study
@@ -88,6 +89,7 @@ def plan(
 
 
 app.command()(regions)
+app.add_typer(zoo, name="zoo")
 
 
 @app.command("list")

@@ -83,7 +83,7 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="regions.0, joint.0-n, joint.pooler",
         about="UNITER: text and image regions in one stream",
-        originals=(".pt",),
+        originals=(".pt", ".safetensors"),
         hub=False,
         regions=True,
     ),
@@ -161,6 +161,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         CheckpointError: the checkpoint is not there, cannot be read, is incomplete, or of another family.
     """
     settings = parse(ModelSettings, {"model": spec} if isinstance(spec, str) else spec, "models")
+    settings = _out_of_the_zoo(settings, folder)
     if settings.file is not None:
         from vlprobe.encoders.own import load_own
 
@@ -193,6 +194,21 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         encoder.stage = "random"
     encoder.revision = encoder.revision or checkpoint.revision
     return encoder
+
+
+def _out_of_the_zoo(settings: ModelSettings, folder: Path) -> ModelSettings:
+    """Return settings with `zoo:NAME` written out; what the study says itself goes before."""
+    from vlprobe.encoders.zoo import PREFIX, zoo_settings
+
+    if settings.model is None or not settings.model.startswith(PREFIX):
+        return settings
+    source = settings.model.removeprefix(PREFIX)
+    said = {name: value for name, value in settings.model_dump(by_alias=True).items() if name in _given(settings)}
+    return parse(ModelSettings, {"name": Path(source).name} | zoo_settings(source, folder) | said, "models")
+
+
+def _given(settings: ModelSettings) -> set[str]:
+    return settings.model_fields_set - {"model"}
 
 
 def _about_regions(family: str, row: Family) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from vlprobe.encoders.checkpoint import first_line
 from vlprobe.errors import CheckpointError
@@ -34,6 +36,7 @@ UNREADABLE = (
     struct.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
+    SafetensorError,
 )
 """What torch, pickle and zipfile raise over bytes that they cannot make sense of."""
 RUNNERS = frozenset(
@@ -56,7 +59,7 @@ DTYPES = {
 
 
 def read_tensors(path: Path, source: str) -> dict[str, torch.Tensor]:
-    """Return name -> tensor of a checkpoint that `torch.save` wrote, zipped or in the form before PyTorch 1.6.
+    """Return name -> tensor of a .safetensors file, or of one that `torch.save` wrote, zipped or as before PyTorch 1.6.
 
     A Lightning checkpoint also holds the objects that its training was configured with. Where torch refuses such a
     file, its tensors are read here, and everything else in it becomes a placeholder without a meaning.
@@ -69,6 +72,8 @@ def read_tensors(path: Path, source: str) -> dict[str, torch.Tensor]:
         CheckpointError: cut short or damaged, no checkpoint, or made to run code.
     """
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
