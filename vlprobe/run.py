@@ -169,7 +169,7 @@ def _result(cell: Cell, wanted: Wanted, parts: Mapping[str, Features], probed: P
         control=wanted.control,
         metric=kind.metric,
         score=score(test.y, probed.predicted, kind.metric),
-        interval=interval(test.y, probed.predicted, test.group, kind.metric, cell.seed),
+        interval=interval(test.y, probed.predicted, test.group, kind.metric),
         validation=probed.validation,
         l2=probed.l2,
         n_train=len(parts["train"].y) + len(parts["validation"].y),

@@ -35,7 +35,7 @@ class Example:
     """Unique inside its task, over all splits."""
     group: str
     """Examples that are not independent share it (captions of one image, rewrites of one caption): a split
-    never cuts a group, the bootstrap resamples groups."""
+    never cuts a group, intervals and tests count groups."""
     text: str | None
     """The caption, sentence or question; a masked word is written `[MASK]`. None: no text."""
     image: Path | bytes | None
@@ -199,7 +199,7 @@ class Result:
     probe: str
     """Name of the probe."""
     seed: int
-    """Drew the split, the derangement, the validation part, the shuffled labels and the bootstrap."""
+    """Drew the split, the derangement, the validation part and the shuffled labels."""
     control: str
     """Empty for the probe itself; `majority` or `shuffled-labels` for a control beside it."""
     metric: str
@@ -207,7 +207,7 @@ class Result:
     score: float
     """On the test part."""
     interval: tuple[float, float]
-    """95 % bootstrap interval of the score, over the groups of the test part."""
+    """95 % interval of the score, over the groups of the test part."""
     validation: float
     """Score on the validation part, by which the L2 strength was chosen; layers are compared by it."""
     l2: float | None

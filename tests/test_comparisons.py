@@ -1,0 +1,283 @@
+"""Comparisons, against enumeration, scipy, slow definitions and simulations with and without a difference."""
+
+from dataclasses import astuple, replace
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, permutation_test, t
+from sklearn.metrics import accuracy_score, r2_score
+
+from vlprobe.comparisons import compare, drawn_p, exact_p, holm, pool, shared
+from vlprobe.errors import DataError
+from vlprobe.types import Predictions
+
+
+def answers(right, group=None, y=None):
+    """Return predictions that are right where they are said to be."""
+    right = np.asarray(right)
+    y = np.full(len(right), "a") if y is None else y
+    group = np.arange(len(right)) if group is None else np.asarray(group)
+    ids = np.array([f"e{i:04d}" for i in range(len(right))])
+    return Predictions(ids, np.zeros(len(right), np.int32), group.astype(str), y, np.where(right, y, "wrong"))
+
+
+def numbers(y, predicted, group=None):
+    return replace(answers(np.full(len(y), True), group), target=y, predicted=predicted)
+
+
+def by_enumeration(gain):
+    sums = [
+        abs(sum(sign * value for sign, value in zip(signs, gain, strict=True)))
+        for signs in product((1, -1), repeat=len(gain))
+    ]
+    return np.mean([value >= abs(sum(gain)) - 1e-12 for value in sums])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_p_by_enumeration(seed):
+    rng = np.random.default_rng(seed)
+    gain = rng.integers(-4, 6, rng.integers(1, 11))
+    assert exact_p(gain) == pytest.approx(by_enumeration(gain.tolist()))
+    wide = rng.normal(0.5, 1, rng.integers(1, 11))
+    assert drawn_p(wide, 0) == pytest.approx(by_enumeration(wide.tolist()))
+
+
+def test_p_equals_scipys_permutation_test_of_whole_groups():
+    gain = np.array([3, -1, 2, 2, 0, 5, 1, -2])
+    pairs = (gain, np.zeros(8))
+    theirs = permutation_test(pairs, lambda x, y: x.sum() - y.sum(), permutation_type="samples", n_resamples=np.inf)
+    assert exact_p(gain) == pytest.approx(theirs.pvalue)
+    assert drawn_p(gain.astype(float), 0) == pytest.approx(theirs.pvalue)
+
+
+def test_p_of_single_rows_is_mcnemars():
+    for better, worse in ((9, 2), (40, 21), (0, 5), (300, 300), (2000, 1800)):
+        gain = np.array([1] * better + [-1] * worse + [0] * 50)
+        assert exact_p(gain) == pytest.approx(binomtest(better, better + worse).pvalue)
+
+
+def test_p_that_is_drawn_is_near_the_exact_one_and_never_none():
+    rng = np.random.default_rng(0)
+    gain = rng.integers(-3, 5, 40)
+    assert drawn_p(gain.astype(float), 0) == pytest.approx(exact_p(gain), abs=0.003)
+    assert drawn_p(gain.astype(float), 0) == drawn_p(gain.astype(float), 0)
+    assert drawn_p(gain.astype(float), 0) != drawn_p(gain.astype(float), 1)
+    assert drawn_p(np.ones(200), 0) == pytest.approx(1 / 100_001)
+
+
+def test_r2_by_exchanging_whole_groups_and_scoring_anew():
+    rng = np.random.default_rng(1)
+    group = np.repeat(np.arange(7), [1, 4, 2, 3, 5, 2, 6])
+    y = rng.normal(size=len(group)) + 5
+    first, second = y + rng.normal(0, 0.8, len(y)), y + rng.normal(0, 1.2, len(y))
+    differences = []
+    for swap in product((False, True), repeat=7):
+        swapped = np.array(swap)[group]
+        one, other = np.where(swapped, second, first), np.where(swapped, first, second)
+        differences.append(r2_score(y, one) - r2_score(y, other))
+    found = compare(numbers(y, first, group), numbers(y, second, group), 0)
+    assert found.difference == pytest.approx(differences[0])
+    assert found.scores == pytest.approx((r2_score(y, first), r2_score(y, second)))
+    assert found.p == pytest.approx(np.mean(np.abs(differences) >= abs(differences[0]) - 1e-12))
+
+
+def left_out(group, measure):
+    return [measure(np.asarray(group) != name) for name in np.unique(group)]
+
+
+def jackknife(values):
+    return np.sqrt((len(values) - 1) * np.var(values))
+
+
+def test_interval_of_a_difference_of_r2_by_its_slow_definition():
+    rng = np.random.default_rng(2)
+    group = rng.integers(0, 12, 80)
+    y = rng.normal(size=80)
+    first, second = y + rng.normal(size=(2, 80))
+    error = jackknife(left_out(group, lambda rows: r2_score(y[rows], first[rows]) - r2_score(y[rows], second[rows])))
+    found = compare(numbers(y, first, group), numbers(y, second, group), 0)
+    reach = t(11).ppf(0.975) * error
+    assert found.interval == pytest.approx((found.difference - reach, found.difference + reach))
+    assert found.smallest == pytest.approx((t(11).ppf(0.975) + t(11).ppf(0.8)) * error)
+
+
+def test_interval_of_a_difference_of_accuracies_by_its_slow_definition():
+    """Rows counted as independent ones; half a one more in each cell; Student's t to both sides."""
+    rng = np.random.default_rng(3)
+    group = rng.integers(0, 15, 200)
+    first, second = rng.random((2, 200)) < np.array([[0.8], [0.6]])
+    error = jackknife(left_out(group, lambda rows: first[rows].mean() - second[rows].mean()))
+    up, down = (first & ~second).sum(), (second & ~first).sum()
+    cells = np.array([up, down, (first & second).sum(), (~first & ~second).sum()])
+    n = min(200, (np.mean(first != second) - (first.mean() - second.mean()) ** 2) / error**2)
+    up, down, *_ = cells * n / 200 + 0.5
+    middle = (up - down) / (n + 2)
+    spread = np.sqrt(((up + down) / (n + 2) - middle**2) / (n + 2))
+    found = compare(answers(first, group), answers(second, group), 0)
+    assert found.difference == pytest.approx(first.mean() - second.mean())
+    assert found.interval == pytest.approx((middle - t(14).ppf(0.975) * spread, middle + t(14).ppf(0.975) * spread))
+
+
+def test_the_order_of_rows_and_the_side_tell_nothing():
+    rng = np.random.default_rng(4)
+    group, y = rng.integers(0, 30, 120), rng.choice(["a", "b"], 120)
+    a, b = (answers(rng.random(120) < chance, group, y) for chance in (0.8, 0.6))
+    order = rng.permutation(120)
+    mixed = Predictions(b.id[order], b.index[order], b.group[order], b.target[order], b.predicted[order])
+    found, swapped = compare(a, b, 0), compare(mixed, a, 0)
+    assert compare(a, mixed, 0) == found
+    assert (swapped.difference, swapped.p) == pytest.approx((-found.difference, found.p))
+    assert swapped.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+
+
+def test_an_example_with_one_row_is_the_same_item_whatever_its_unit():
+    a = answers(np.array([True, False, True]))
+    word = replace(a, index=np.array([3, 5, 2], np.int32))
+    assert compare(a, word, 0).n == 3
+    twice = replace(a, id=np.array(["e", "e", "f"]), index=np.array([0, 1, 0], np.int32))
+    with pytest.raises(DataError, match="one answered 3, the other 3, both of them 1"):
+        compare(twice, replace(twice, index=np.array([0, 2, 5], np.int32)), 0)
+
+
+def test_other_items_or_targets_are_refused():
+    a = answers(np.full(8, True))
+    fewer = Predictions(*(column[2:] for column in astuple(a)))
+    with pytest.raises(DataError, match=r"the same items only: one answered 8, the other 6, both of them 6"):
+        compare(a, fewer, 0)
+    assert compare(*shared(a, fewer), 0).n == 6
+    with pytest.raises(DataError, match="unit 0 of example e0003 has the target 'a' for one and 'b' for the other"):
+        compare(a, replace(a, target=np.where(np.arange(8) == 3, "b", "a")), 0)
+    with pytest.raises(DataError, match="example e0001 has the group '1' for one and 'x' for the other"):
+        compare(a, replace(a, group=np.array(["0", "x", *"234567"])), 0)
+    with pytest.raises(DataError, match="example e0002, unit 0 is answered 2 times"):
+        compare(a, replace(a, id=np.where(a.id == "e0003", "e0002", a.id)), 0)
+
+
+def test_two_that_never_differ_are_not_proven_equal():
+    """None of 160 differ: up to 0.023 of all items may (1 - 0.025^(1/160), exact), and the interval says about that."""
+    same = answers(np.arange(160) % 3 > 0)
+    found = compare(same, same, 0)
+    assert (found.difference, found.p) == (0, 1)
+    assert found.interval == pytest.approx((-0.012, 0.012), abs=0.001)
+    assert 0.01 < found.smallest < 0.06
+
+
+def test_too_few_groups_can_show_nothing():
+    found = compare(answers([True] * 5), answers([False] * 5), 0)
+    assert found.p == pytest.approx(2 / 2**5)
+    assert np.isnan(found.smallest)
+    assert found.interval[0] < 1
+    one = compare(answers([True] * 3, [0, 0, 0]), answers([False] * 3, [0, 0, 0]), 0)
+    assert (one.p, one.groups) == (1, 1)
+    assert np.isnan([*one.interval, one.smallest]).all()
+
+
+def test_seeds_are_pooled_and_groups_stay_groups():
+    rng = np.random.default_rng(5)
+    group = rng.integers(0, 40, 100)
+    a, b = (answers(rng.random(100) < chance, group) for chance in (0.8, 0.65))
+    alone, twice = compare(a, b, 0), compare(pool({1: a, 0: a}), pool({0: b, 1: b}), 0)
+    assert (twice.n, twice.groups) == (200, alone.groups)
+    # The same items answered again by the same probes bring nothing new.
+    assert (twice.difference, twice.p) == pytest.approx((alone.difference, alone.p))
+    assert twice.interval == pytest.approx(alone.interval)
+    new = pool({0: a, 1: replace(a, group=np.char.add("other", a.group))})
+    assert compare(new, pool({0: b, 1: replace(b, group=np.char.add("other", b.group))}), 0).p < alone.p
+
+
+def test_holm_by_its_definition():
+    def slowly(ps):
+        """Go through the p-values from the smallest; each is held against what is left, and none falls behind."""
+        corrected, worst = {}, 0.0
+        for left, i in zip(range(len(ps), 0, -1), sorted(range(len(ps)), key=lambda i: ps[i]), strict=True):
+            worst = max(worst, ps[i] * left)
+            corrected[i] = min(worst, 1.0)
+        return [corrected[i] for i in range(len(ps))]
+
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        ps = rng.choice([0.001, 0.2, 0.04, *rng.random(5)], rng.integers(1, 12)).tolist()
+        assert holm(ps) == pytest.approx(slowly(ps))
+
+
+def draw(rng, groups, rows, first, second, alike):
+    """Return two probes that are right with given chances; rows of a group share part of their luck."""
+    group = np.repeat(np.arange(groups), rows)
+    share, chance = rng.random((2, groups))[:, group], rng.random((2, len(group)))
+    luck = np.where(rng.random((2, len(group))) < alike, share, chance)
+    return answers(luck[0] < first, group), answers(luck[1] < second, group)
+
+
+def majority(rng, groups, rows, alike):
+    """Return a probe that is right 80 % of the time, and the majority of classes 4 : 1, which is so too."""
+    group = np.repeat(np.arange(groups), rows)
+    y = np.where(
+        np.where(rng.random(len(group)) < alike, rng.random(groups)[group], rng.random(len(group))) < 0.8, "a", "b"
+    )
+    right = rng.random(len(y)) < np.where(y == "a", 0.9, 0.4)
+    return answers(right, group, y), answers(y == "a", group, y)
+
+
+NULLS = {
+    "few groups": lambda rng: draw(rng, 10, 6, 0.7, 0.7, 0.4),
+    "few rows": lambda rng: draw(rng, 25, 1, 0.6, 0.6, 0),
+    "near one": lambda rng: draw(rng, 40, 3, 0.96, 0.96, 0.5),
+    "unbalanced classes": lambda rng: majority(rng, 40, 4, 0.3),
+    "unbalanced classes, few groups": lambda rng: majority(rng, 10, 10, 0),
+}
+
+
+@pytest.mark.parametrize("kind", NULLS)
+def test_nothing_is_found_where_nothing_is(kind):
+    rng = np.random.default_rng(7)
+    found = [compare(*NULLS[kind](rng), 0) for _ in range(600)]
+    error = np.sqrt(0.05 * 0.95 / 600)
+    assert np.mean([each.p <= 0.05 for each in found]) <= 0.05 + 2.5 * error
+    assert np.mean([each.interval[0] <= 0 <= each.interval[1] for each in found]) >= 0.95 - 2.5 * error
+
+
+def test_rows_taken_for_groups_would_find_what_is_not_there():
+    rng = np.random.default_rng(8)
+    ps = []
+    for _ in range(200):
+        pair = draw(rng, 10, 20, 0.7, 0.7, 1.0)
+        ps.append(compare(*(replace(each, group=each.id) for each in pair), 0).p)
+    assert np.mean(np.array(ps) <= 0.05) > 0.4
+
+
+def test_nothing_is_found_in_numbers_where_nothing_is():
+    rng = np.random.default_rng(9)
+    found = []
+    for trial in range(300):
+        group = np.repeat(np.arange(12), 5)
+        y = rng.normal(size=12)[group] + rng.normal(size=60)
+        found.append(compare(*(numbers(y, y + rng.normal(size=60), group) for _ in range(2)), trial))
+    error = np.sqrt(0.05 * 0.95 / 300)
+    assert abs(np.mean([each.p <= 0.05 for each in found]) - 0.05) <= 3 * error
+    assert np.mean([each.interval[0] <= 0 <= each.interval[1] for each in found]) >= 0.95 - 3 * error
+
+
+def test_what_is_there_is_found_with_its_size():
+    rng = np.random.default_rng(10)
+    found = [compare(*draw(rng, 100, 4, 0.85, 0.7, 0.3), 0) for _ in range(200)]
+    assert np.mean([each.difference for each in found]) == pytest.approx(0.15, abs=0.01)
+    assert np.mean([each.p <= 0.05 for each in found]) > 0.95
+    assert np.mean([each.interval[0] <= 0.15 <= each.interval[1] for each in found]) == pytest.approx(0.95, abs=0.04)
+
+
+@pytest.mark.parametrize(("groups", "rows", "alike"), [(160, 1, 0), (60, 5, 0.3), (20, 1, 0)])
+def test_the_smallest_difference_is_shown_four_times_out_of_five(groups, rows, alike):
+    rng = np.random.default_rng(11)
+    named = np.median([compare(*draw(rng, groups, rows, 0.65, 0.65, alike), 0).smallest for _ in range(60)])
+    pairs = (draw(rng, groups, rows, 0.65 + named / 2, 0.65 - named / 2, alike) for _ in range(400))
+    assert np.mean([compare(*pair, 0).p <= 0.05 for pair in pairs]) == pytest.approx(0.8, abs=0.07)
+
+
+def test_accuracies_are_what_scikit_learn_says():
+    rng = np.random.default_rng(12)
+    y = rng.choice(["x", "y", "z"], 90)
+    a, b = (replace(answers(np.full(90, True), y=y), predicted=rng.choice(["x", "y", "z"], 90)) for _ in range(2))
+    assert compare(a, b, 0).scores == pytest.approx((accuracy_score(y, a.predicted), accuracy_score(y, b.predicted)))
