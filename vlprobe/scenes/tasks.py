@@ -107,8 +107,8 @@ def examples(name: str, seed: int, part: str, wanted: int, tell: float = 0.0) ->
     return tuple(islice(found, wanted))
 
 
-# 160 MB at most. The tasks of a study ask about the same scenes, each drawn once.
-_picture = lru_cache(maxsize=8192)(encoded)
+# 115 MB at most. The tasks of a study ask about the same scenes, each drawn once.
+_picture = lru_cache(maxsize=4096)(encoded)
 
 
 def _tags(scene: Scene, caption: Caption, rng: np.random.Generator, tells: bool) -> Posed:
