@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -38,6 +40,16 @@ def test_the_file_map_is_the_floors():
     assert rooms <= named
     there = {path.name.removesuffix(".py") for path in (ROOT / "vlprobe").iterdir() if path.name != "__pycache__"}
     assert there - {"__main__"} <= rooms
+
+
+def test_the_picture_of_the_scenes_is_up_to_date(tmp_path):
+    subprocess.run([sys.executable, ROOT / "docs" / "picture.py", tmp_path / "scenes.jpg"], check=True)
+    kept = ROOT / "docs" / "pictures" / "scenes.jpg"
+    shown, made = (Image.open(path) for path in (kept, tmp_path / "scenes.jpg"))
+    assert shown.size == made.size and kept.stat().st_size < 300_000
+    # Libraries round differently: a pixel here and there may differ, a scene or a word may not.
+    apart = np.abs(np.asarray(shown, dtype=float) - np.asarray(made, dtype=float)).max(axis=2)
+    assert (apart > 40).mean() < 2e-4, "behind the code: run `python docs/picture.py`"
 
 
 def test_links_lead_somewhere():
