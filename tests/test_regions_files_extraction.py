@@ -19,6 +19,7 @@ from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.images import open_image
 from vlprobe.regions import open_detector, open_regions
 from vlprobe.regions.cache import CachedRegions, default_folder
+from vlprobe.regions.npz import read_arrays
 from vlprobe.regions.command import box_limits, regions
 from vlprobe.regions.extraction import extract_regions
 from vlprobe.regions.formats import FORMATS, format_of
@@ -98,6 +99,27 @@ def test_the_cache_follows_the_image_and_the_revision(images, tmp_path):
     changed = Fake()
     (found,) = CachedRegions(changed, tmp_path / "cache").regions([example(images / "a.png")])
     same(found, replace(made(9), size=(40, 30)))
+
+
+def test_what_was_read_is_held_in_memory_up_to_a_limit(images, tmp_path, monkeypatch):
+    both = [example(images / "a.png"), example(images / "more" / "c.png")]
+    CachedRegions(Fake(), tmp_path / "cache").regions(both)
+    read = []
+    monkeypatch.setattr(
+        "vlprobe.regions.cache.read_arrays", lambda file, place: read.append(file) or read_arrays(file, place)
+    )
+    cached = CachedRegions(Fake(), tmp_path / "cache")
+    for _ in range(3):
+        for one in both:
+            cached.regions([one])
+    assert len(read) == 2
+    monkeypatch.setattr("vlprobe.regions.cache.HELD", cached._held_bytes - 1)
+    narrow = CachedRegions(Fake(), tmp_path / "cache")
+    for _ in range(3):
+        for wanted, example_of in zip((0, 2), both, strict=True):
+            same(narrow.regions([example_of])[0], replace(made(wanted), size=(40, 30)))
+    assert len(read) == 8  # of two images one is held, and each turn asks for the other
+    assert len(narrow._held) == 1
 
 
 @pytest.mark.parametrize("spoil", ["cut", "empty", "bytes", "other", "narrow"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,9 @@ from vlprobe.regions.checks import checked
 from vlprobe.regions.npz import read_arrays, write_arrays
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Regions
+
+HELD = 256 * 2**20
+"""Bytes of regions that are kept in memory beside the files."""
 
 
 def default_folder() -> Path:
@@ -36,6 +40,8 @@ class CachedRegions(RegionSource):
         self.source, self.folder = source, folder
         self.width, self.revision = source.width, source.revision
         self._place = folder / digest(source.revision)[:32]
+        self._held: OrderedDict[str, Regions] = OrderedDict()
+        self._held_bytes = 0
 
     def regions(self, batch: Sequence[Example]) -> list[Regions]:
         """Return the regions of each example's image; those that are not there, or damaged, are computed and kept."""
@@ -55,6 +61,9 @@ class CachedRegions(RegionSource):
 
     def _read(self, sha: str) -> Regions | None:
         """Return what is kept of an image; None: nothing whole."""
+        if sha in self._held:
+            self._held.move_to_end(sha)
+            return self._held[sha]
         file = self._file(sha)
         if not file.exists():
             return None
@@ -65,7 +74,18 @@ class CachedRegions(RegionSource):
             regions = checked(str(file), boxes, features, (int(width), int(height)), pixels=False, **known)
         except (DataError, KeyError, ValueError, TypeError):
             return None
-        return regions if regions.features.shape[1] == self.width else None
+        if regions.features.shape[1] != self.width:
+            return None
+        self._hold(sha, regions)
+        return regions
+
+    def _hold(self, sha: str, regions: Regions) -> None:
+        """Keep regions in memory too: the tasks and conditions of a study ask for the same images again and again."""
+        self._held[sha] = regions
+        self._held_bytes += _bytes(regions)
+        while self._held_bytes > HELD:
+            _, longest_unused = self._held.popitem(last=False)
+            self._held_bytes -= _bytes(longest_unused)
 
     def _write(self, sha: str, regions: Regions) -> None:
         arrays = {"boxes": regions.boxes, "features": regions.features, "size": np.array(regions.size)}
@@ -79,6 +99,11 @@ class CachedRegions(RegionSource):
                 f"the regions of an image cannot be kept in {self.folder} ({error}); set the environment variable "
                 "VLPROBE_CACHE to a folder that can be written to and has room"
             ) from None
+
+
+def _bytes(regions: Regions) -> int:
+    values = [getattr(regions, field.name) for field in fields(Regions)]
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
 
 OPTIONAL = tuple(field.name for field in fields(Regions) if field.name not in ("boxes", "features", "size"))
