@@ -19,10 +19,10 @@ from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.images import open_image
 from vlprobe.regions import open_detector, open_regions
 from vlprobe.regions.cache import CachedRegions, default_folder
-from vlprobe.regions.npz import read_arrays
 from vlprobe.regions.command import box_limits, regions
 from vlprobe.regions.extraction import extract_regions
 from vlprobe.regions.formats import FORMATS, format_of
+from vlprobe.regions.npz import read_arrays
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example
 
