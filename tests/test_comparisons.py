@@ -5,10 +5,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, permutation_test, t
 from sklearn.metrics import accuracy_score, r2_score
 
-from vlprobe.comparisons import compare, drawn_p, exact_p, holm, pool, shared
+from vlprobe.comparisons import compare, drawn_p, exact_p, holm, pool, shared, tango
 from vlprobe.errors import DataError
 from vlprobe.types import Predictions
 
@@ -103,20 +104,36 @@ def test_interval_of_a_difference_of_r2_by_its_slow_definition():
 
 
 def test_interval_of_a_difference_of_accuracies_by_its_slow_definition():
-    """Rows counted as independent ones; half a one more in each cell; Student's t to both sides."""
+    """Its ends are t errors from what was seen, the error being that of the likeliest world with such a difference."""
     rng = np.random.default_rng(3)
     group = rng.integers(0, 15, 200)
     first, second = rng.random((2, 200)) < np.array([[0.8], [0.6]])
     error = jackknife(left_out(group, lambda rows: first[rows].mean() - second[rows].mean()))
-    up, down = (first & ~second).sum(), (second & ~first).sum()
-    cells = np.array([up, down, (first & second).sum(), (~first & ~second).sum()])
-    n = min(200, (np.mean(first != second) - (first.mean() - second.mean()) ** 2) / error**2)
-    up, down, *_ = cells * n / 200 + 0.5
-    middle = (up - down) / (n + 2)
-    spread = np.sqrt(((up + down) / (n + 2) - middle**2) / (n + 2))
+    up, down = (first & ~second).mean(), (second & ~first).mean()
+    items = min(200, (up + down - (up - down) ** 2) / error**2)
+
+    def away(difference):
+        def unlikely(less):
+            shares = [less + difference, less, 1 - 2 * less - difference]
+            return -sum(seen * np.log(share) for seen, share in zip([up, down, 1 - up - down], shares, strict=True))
+
+        room = (max(0, -difference) + 1e-9, (1 - difference) / 2 - 1e-9)
+        less = minimize_scalar(unlikely, bounds=room, method="bounded", options={"xatol": 1e-12}).x
+        return abs(up - down - difference) / np.sqrt((2 * less + difference - difference**2) / items)
+
     found = compare(answers(first, group), answers(second, group), 0)
-    assert found.difference == pytest.approx(first.mean() - second.mean())
-    assert found.interval == pytest.approx((middle - t(14).ppf(0.975) * spread, middle + t(14).ppf(0.975) * spread))
+    assert found.difference == pytest.approx(up - down)
+    for bound in found.interval:
+        assert away(bound) == pytest.approx(t(14).ppf(0.975), rel=1e-4)
+    assert found.interval[0] < up - down < found.interval[1]
+
+
+def test_the_interval_of_a_difference_stays_inside_and_turns_with_the_sides():
+    for up, down in product((0.0, 0.1, 0.5, 1.0), repeat=2):
+        if up + down <= 1:
+            low, high = tango(up, down, 30, 2.05)
+            assert -1 <= low <= up - down <= high <= 1
+            assert tango(down, up, 30, 2.05) == pytest.approx((-high, -low), abs=1e-6)
 
 
 def test_the_order_of_rows_and_the_side_tell_nothing():
@@ -155,11 +172,11 @@ def test_other_items_or_targets_are_refused():
 
 
 def test_two_that_never_differ_are_not_proven_equal():
-    """None of 160 differ: up to 0.023 of all items may (1 - 0.025^(1/160), exact), and the interval says about that."""
+    """None of 160 differ: up to 0.023 of all items may (1 - 0.025^(1/160), exactly), and the interval says so."""
     same = answers(np.arange(160) % 3 > 0)
     found = compare(same, same, 0)
     assert (found.difference, found.p) == (0, 1)
-    assert found.interval == pytest.approx((-0.012, 0.012), abs=0.001)
+    assert found.interval == pytest.approx((-0.023, 0.023), abs=0.001)
     assert 0.01 < found.smallest < 0.06
 
 
@@ -225,6 +242,7 @@ NULLS = {
     "few groups": lambda rng: draw(rng, 10, 6, 0.7, 0.7, 0.4),
     "few rows": lambda rng: draw(rng, 25, 1, 0.6, 0.6, 0),
     "near one": lambda rng: draw(rng, 40, 3, 0.96, 0.96, 0.5),
+    "hardly ever right": lambda rng: draw(rng, 12, 1, 0.1, 0.1, 0),
     "unbalanced classes": lambda rng: majority(rng, 40, 4, 0.3),
     "unbalanced classes, few groups": lambda rng: majority(rng, 10, 10, 0),
 }
@@ -266,6 +284,17 @@ def test_what_is_there_is_found_with_its_size():
     assert np.mean([each.difference for each in found]) == pytest.approx(0.15, abs=0.01)
     assert np.mean([each.p <= 0.05 for each in found]) > 0.95
     assert np.mean([each.interval[0] <= 0.15 <= each.interval[1] for each in found]) == pytest.approx(0.95, abs=0.04)
+
+
+def test_a_rare_difference_in_one_direction_is_in_the_interval():
+    """2 % of 60 groups differ, all one way: 30 % of test parts show none, where a bootstrap's interval is 0."""
+    rng = np.random.default_rng(13)
+    held = []
+    for _ in range(400):
+        a = answers(rng.random(60) < 0.02)
+        low, high = compare(a, answers(np.full(60, False)), 0).interval
+        held.append(low <= 0.02 <= high)
+    assert np.mean(held) >= 0.93
 
 
 @pytest.mark.parametrize(("groups", "rows", "alike"), [(160, 1, 0), (60, 5, 0.3), (20, 1, 0)])

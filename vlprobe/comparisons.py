@@ -106,12 +106,13 @@ def _of_r2(sums: np.ndarray) -> tuple[float, float, float]:
 def _of_accuracies(rows: np.ndarray, sums: np.ndarray) -> tuple[float, float, float]:
     """Return (low, high, smallest) of a difference of accuracies.
 
-    Agresti & Min (2005): half an item is added to each of the four cells (right or wrong by the first, by the second),
-    so that the interval is no point where the two never differ. As many items are counted as there would be
-    independent ones with the same jackknife error over groups.
+    As many items are counted as there would be independent ones with the same jackknife error over groups; so many of
+    them are right by the first probe only, so many by the second only (`tango`).
 
-    `smallest` is made larger where few answers differ. p then moves in steps, of which half a one is added, as in
-    Yates's correction; and no fewer than six that differ, all in one direction, can be significant.
+    The error of `smallest` has half an item added to each of the four cells, right or wrong by the first and by the
+    second (Agresti & Min 2005), for two that never differ would have none. It is made larger where few answers
+    differ: p moves in steps then, of which half a one is added, as in Yates's correction; and no fewer than six that
+    differ, all in one direction, can be significant.
     """
     groups = len(sums)
     if groups < 2:
@@ -119,15 +120,42 @@ def _of_accuracies(rows: np.ndarray, sums: np.ndarray) -> tuple[float, float, fl
     difference, error = _error(sums)
     differ = float((rows[:, 0] != rows[:, 2]).mean())
     items = effective_rows(differ - difference**2, error, len(rows), groups)
-    middle, differ = difference * items / (items + 2), (differ * items + 1) / (items + 2)
-    error = math.sqrt((differ - middle**2) / (items + 2))
     t = student(groups, 1 - LEVEL / 2)
-    low, high = max(middle - t * error, -1.0), min(middle + t * error, 1.0)
+    low, high = tango((differ + difference) / 2, (differ - difference) / 2, items, t)
     if groups < FEWEST:
         return low, high, math.nan
+    middle, differ = difference * items / (items + 2), (differ * items + 1) / (items + 2)
+    error = math.sqrt((differ - middle**2) / (items + 2))
     gain = (sums[:, 0] - sums[:, 2]).astype(int)
     step = max(int(np.gcd.reduce(gain)), 1) / len(rows)
     return low, high, min(max((t + student(groups, POWER)) * error + step, _six_of(items)), 1.0)
+
+
+def tango(up: float, down: float, items: float, t: float) -> tuple[float, float]:
+    """Return the score interval of a difference of paired proportions (Tango 1998).
+
+    Its ends are the differences D from which `up - down` is t standard errors away, the error being that under D: with
+    q(D) the likeliest share of `down` if the true difference were D, sqrt((2 q + D (1 - D)) / items). It is no point
+    where nothing differs, and holds the truth where differences are few and all in one direction.
+
+    Args:
+        up: share of items that the first alone has right.
+        down: share of items that the second alone has right.
+        items: how many there are.
+        t: how many standard errors.
+    """
+    from scipy.optimize import brentq
+
+    def away(difference: float) -> float:
+        b = -up - down + (2 - up + down) * difference
+        q = (math.sqrt(max(b**2 + 8 * down * difference * (1 - difference), 0.0)) - b) / 4
+        error = math.sqrt(max((2 * q + difference * (1 - difference)) / items, 1e-30))
+        return (up - down - difference) / error
+
+    middle, edge = up - down, 1 - 1e-9
+    low = brentq(lambda d: away(d) - t, -edge, middle) if away(-edge) > t and middle > -edge else -1.0
+    high = brentq(lambda d: away(d) + t, middle, edge) if away(edge) < -t and middle < edge else 1.0
+    return float(low), float(high)
 
 
 def _six_of(items: float) -> float:
