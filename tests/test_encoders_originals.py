@@ -306,7 +306,7 @@ def test_a_configuration_of_another_model_beside_the_file(folder):
 def test_paths_of_released_files(folder, tmp_path):
     refused("uniter", tmp_path / "absent.pt", "absent.pt does not exist")
     shutil.copy(folder / "uniter.pt", folder / "uniter.bin")
-    refused("uniter", folder / "uniter.bin", "is a file", "or a released .pt file")
+    refused("uniter", folder / "uniter.bin", "is a file", "or a released .pt or .safetensors file")
     with pytest.raises(CheckpointError, match="ckpts/absent.pth does not exist"):  # like no hub id
         model_at("lxmert", "ckpts/absent.pth")
     model = load_model({"model": "uniter:tiny/uniter.pt", "regions": "x"}, folder=tmp_path, device="cpu")

@@ -297,7 +297,7 @@ def _check_stated(checkpoint: Checkpoint) -> None:
     missing = [name for name in BASE if not isinstance(stated.get(name), int)]
     if missing:
         raise CheckpointError(
-            f"{checkpoint.source}: {checkpoint.folder} holds neither a .pt file nor a config.json with "
+            f"{checkpoint.source}: {checkpoint.folder} holds neither a .pt or .safetensors file nor a config.json with "
             f"{', '.join(missing)}; random weights need one of them to know their sizes"
         )
 
