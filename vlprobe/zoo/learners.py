@@ -27,7 +27,7 @@ from vlprobe.zoo.batches import (
     written,
 )
 from vlprobe.zoo.corpus import Corpus
-from vlprobe.zoo.networks import WIDTH, Images, Joint, States
+from vlprobe.zoo.networks import PATCH, SIDE, WIDTH, Images, Joint, States
 from vlprobe.zoo.training import Learner
 from vlprobe.zoo.words import PIECES, ids_of
 
@@ -196,7 +196,7 @@ def whiten(projection: nn.Conv2d, pixels: torch.Tensor) -> None:
 
 
 class JointLearner(Learner):
-    """UNITER, LXMERT, ViLT: masked words, matching, and masked regions where there are regions.
+    """UNITER, LXMERT, ViLT: masked words, matching, masked regions; of patches, what covers each, as ViT is taught.
 
     Args:
         net: the network.
@@ -205,33 +205,43 @@ class JointLearner(Learner):
         test: scenes that are not trained on.
         shuffled: whether every text stands beside another scene's image: the model sees images and texts, and never a
             pair.
+        share: of a batch that has masked words; the rest is matched.
     """
 
-    def __init__(self, net: Joint, cased: bool, train: Corpus, test: Corpus, shuffled: bool) -> None:
+    def __init__(
+        self, net: Joint, cased: bool, train: Corpus, test: Corpus, shuffled: bool, share: float = 0.5
+    ) -> None:
         super().__init__()
-        self.net, self.cased, self.shuffled = net, cased, shuffled
+        self.net, self.cased, self.shuffled, self.share = net, cased, shuffled, share
         self.words, self.matching = word_head(), nn.Linear(WIDTH, 2)
-        self.regions = nn.Linear(WIDTH, len(SHAPES) + len(COLOURS)) if train.features is not None else None
+        self.regions = self.cells = None
+        if train.features is not None:
+            self.regions = nn.Linear(WIDTH, len(SHAPES) + len(COLOURS))
+        else:
+            self.cells = nn.Linear(WIDTH, sum(CELL_LABELS))
+            self.covers = torch.stack([covering(scene, SIDE // PATCH) for scene in train.scenes])
         self.train_corpus, self.test_corpus = train, test
 
     def losses(self, rng: np.random.Generator, size: int) -> dict[str, torch.Tensor]:
-        """See `Learner`. The first half of a batch has masked words and regions, the other is matched."""
-        corpus, half = self.train_corpus, size // 2
+        """See `Learner`. The first part of a batch has masked words and regions, the other is matched."""
+        corpus, first = self.train_corpus, round(self.share * size)
         chosen = rng.integers(len(corpus.scenes), size=size)
-        captions = [remarked(corpus.scenes[i], rng) for i in chosen[:half]]
-        told = [matching(corpus.scenes, i, rng) for i in chosen[half:]]
-        text, labels = masked([*captions, *(caption for caption, _ in told)], self.cased, rng, half)
+        captions = [remarked(corpus.scenes[i], rng) for i in chosen[:first]]
+        told = [matching(corpus.scenes, i, rng) for i in chosen[first:]]
+        text, labels = masked([*captions, *(caption for caption, _ in told)], self.cased, rng, first)
         seen = (chosen + 1 + rng.integers(len(corpus.scenes) - 1, size=size)) % len(corpus.scenes)
         seen = seen if self.shuffled else chosen
         hidden = None
         if corpus.mask is not None:
             hidden = torch.from_numpy(rng.random((size, corpus.mask.shape[1])) < HIDDEN) & corpus.mask[seen]
-            hidden[half:] = False
+            hidden[first:] = False
         states = self.net(text.ids, text.mask, corpus.images(seen, hidden))
         losses = {
-            "masked words": guessed(self.words(states.text[:half]), labels[:half]),
-            "matching": F.cross_entropy(self.matching(states.pooled[half:]), torch.tensor([true for _, true in told])),
+            "masked words": guessed(self.words(states.text[:first]), labels[:first]),
+            "matching": F.cross_entropy(self.matching(states.pooled[first:]), torch.tensor([true for _, true in told])),
         }
+        if self.cells is not None:
+            losses["cells"] = 0.2 * cell_loss(self.cells(states.image), self.covers[seen])
         if self.regions is not None and hidden is not None and corpus.labels is not None and hidden.any():
             logits, kinds = self.regions(states.image[hidden]), corpus.labels[seen][hidden]
             losses["masked regions"] = 0.2 * (
@@ -243,7 +253,8 @@ class JointLearner(Learner):
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
         """Return how often a masked word is guessed with its image and with another's, and the matching accuracy."""
-        corpus, scores = self.test_corpus, {}
+        corpus = self.test_corpus
+        scores: dict[str, float] = {}
         for name, turn in (("", 0), (", another image", 1)):
 
             def words(text: Text, chosen: np.ndarray, turn: int = turn) -> torch.Tensor:
@@ -269,7 +280,7 @@ def matching(scenes: Sequence[Scene], number: int, rng: np.random.Generator) -> 
         return described(scene, rng), 1
     if fate < TRUE + ALTERED:
         return altered(described(scene, rng), scene, rng), 0
-    other = scenes[(number + 1 + rng.integers(len(scenes) - 1)) % len(scenes)]
+    other = scenes[(number + 1 + int(rng.integers(len(scenes) - 1))) % len(scenes)]
     return described(other, rng), 0
 
 

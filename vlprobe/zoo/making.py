@@ -63,7 +63,8 @@ HEADS = {
                "truth": "nlvr2_output"},
     "lxmert": {"words": "cls.predictions", "matching": "cls.seq_relationship", "regions": "obj_predict_head",
                "answers": "answer_head.logit_fc", "truth": "logit_fc"},
-    "vilt": {"words": "mlm_score", "matching": "itm_score", "answers": "classifier", "truth": "classifier"},
+    "vilt": {"words": "mlm_score", "matching": "itm_score", "cells": "cell_classifier", "answers": "classifier",
+             "truth": "classifier"},
 }  # fmt: skip
 """Family -> our heads' names -> what the family's own files call such a head."""
 DETECTOR = "detector"
@@ -101,7 +102,8 @@ class Making:
 
     def _made_from(self, name: str) -> list[Any]:
         recipe = RECIPES[name]
-        return [self.seed, recipe.family, recipe.teaching, recipe.steps, recipe.rate, recipe.start, SCENES[TRAIN]]
+        schedule = [recipe.steps, recipe.rate, recipe.masked]
+        return [self.seed, recipe.family, recipe.teaching, *schedule, recipe.start, SCENES[TRAIN]]
 
 
 def make(making: Making) -> None:
@@ -152,7 +154,8 @@ def _learner(making: Making) -> Learner:
         return _picture_learner(recipe.family, train_scenes, test_scenes)
     cased, net = recipe.family == "uniter", _joint(recipe.family, train_scenes)
     if recipe.teaching in ("pairs", "shuffled pairs"):
-        learner: Learner = JointLearner(net, cased, train_scenes, test_scenes, recipe.teaching == "shuffled pairs")
+        shuffled = recipe.teaching == "shuffled pairs"
+        learner: Learner = JointLearner(net, cased, train_scenes, test_scenes, shuffled, recipe.masked)
     else:
         kind = VqaLearner if recipe.teaching == "questions" else Nlvr2Learner
         learner = kind(net, cased, train_scenes, test_scenes)

@@ -26,6 +26,8 @@ class Recipe:
     """The model whose weights it starts from; empty: random weights."""
     rate: float = 2e-3
     """Height of the learning rate."""
+    masked: float = 0.5
+    """Share of a batch of pairs whose words are masked; the rest is matched."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -34,16 +36,16 @@ RECIPES: dict[str, Recipe] = {
     "vit": Recipe("vit", "kinds", "pretrained", 2500),
     "resnet": Recipe("resnet", "kinds", "pretrained", 1500),
     "uniter": Recipe("uniter", "pairs", "pretrained", 5000),
-    "uniter-shuffled": Recipe("uniter", "shuffled pairs", "shuffled-pairs", 5000),
-    "uniter-vqa": Recipe("uniter", "questions", "vqa", 1000, "uniter", 1e-3),
-    "uniter-nlvr2": Recipe("uniter", "statements", "nlvr2", 1000, "uniter", 1e-3),
-    "lxmert": Recipe("lxmert", "pairs", "pretrained", 5000),
-    "lxmert-shuffled": Recipe("lxmert", "shuffled pairs", "shuffled-pairs", 5000),
-    "lxmert-vqa": Recipe("lxmert", "questions", "vqa", 1000, "lxmert", 1e-3),
-    "lxmert-nlvr2": Recipe("lxmert", "statements", "nlvr2", 1000, "lxmert", 1e-3),
-    "vilt": Recipe("vilt", "pairs", "pretrained", 2500, "vit"),
-    "vilt-shuffled": Recipe("vilt", "shuffled pairs", "shuffled-pairs", 2500, "vit"),
-    "vilt-vqa": Recipe("vilt", "questions", "vqa", 1000, "vilt", 1e-3),
-    "vilt-nlvr2": Recipe("vilt", "statements", "nlvr2", 1000, "vilt", 1e-3),
+    "uniter-shuffled": Recipe("uniter", "shuffled pairs", "shuffled-pairs", 2000),
+    "uniter-vqa": Recipe("uniter", "questions", "vqa", 800, "uniter", 1e-3),
+    "uniter-nlvr2": Recipe("uniter", "statements", "nlvr2", 600, "uniter", 1e-3),
+    "lxmert": Recipe("lxmert", "pairs", "pretrained", 4000),
+    "lxmert-shuffled": Recipe("lxmert", "shuffled pairs", "shuffled-pairs", 2000),
+    "lxmert-vqa": Recipe("lxmert", "questions", "vqa", 800, "lxmert", 1e-3),
+    "lxmert-nlvr2": Recipe("lxmert", "statements", "nlvr2", 600, "lxmert", 1e-3),
+    "vilt": Recipe("vilt", "pairs", "pretrained", 5000, "vit", masked=0.75),
+    "vilt-shuffled": Recipe("vilt", "shuffled pairs", "shuffled-pairs", 1500, "vit", masked=0.75),
+    "vilt-vqa": Recipe("vilt", "questions", "vqa", 800, "vilt", 1e-3),
+    "vilt-nlvr2": Recipe("vilt", "statements", "nlvr2", 600, "vilt", 1e-3),
 }
 """In an order in which each comes after what it needs. UNITER, LXMERT and their kin also need the detector."""
