@@ -89,8 +89,12 @@ def test_run_prints_a_table_and_then_computes_nothing(world, capsys):
     assert world() == 0
     out = capsys.readouterr().out
     assert "colour (multimodal), accuracy" in out
-    for said in ("mine (pretrained)", "matched", "mismatched", "1.000", "[1.000, 1.000]", "joint.1", "majority"):
+    for said in ("mine", "pretrained", "takes it", "mismatched", "1.000 *", "[0.820, 1.000]", "joint.1", "majority"):
         assert said in out
+    plain = " ".join(out.split())
+    assert "Findings of 4 tests, p corrected for their number (Holm)" in plain
+    assert "* colour: mine takes it from the image: accuracy 1.000, with a wrong image 0." in plain
+    assert "4 more, the single tests among them, in results/s/findings.json" in plain
     assert "results computed. Results: results/s/results.jsonl" in out
     assert "\x1b" not in out
     assert world() == 0

@@ -15,7 +15,7 @@ FLOORS = [
     ["cli", "__init__"],
     ["study"],
     ["run", "provenance", "report", "zoo"],
-    ["plan"],
+    ["plan", "findings"],
     ["extraction", "results", "study_file", "comparisons"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "store", "regions", "scenes"],

@@ -54,15 +54,18 @@ def run(
     """Compute representations and probes of a study; print its tables. What is there is not computed again."""
     from rich.console import Console
 
+    from vlprobe.findings import read_findings
     from vlprobe.report.summary import summarise
-    from vlprobe.report.terminal import print_tables
+    from vlprobe.report.terminal import print_findings, print_tables
 
     opened = _open(study, seed, output, limit=limit, device=device, batch_size=batch_size)
     console = Console()
     before = len(opened.results().known)
     results = opened.run(progress=True)
     made = len(opened.results().known) - before
-    print_tables(summarise(results), console)
+    findings = read_findings(opened.output)
+    print_tables(summarise(results, findings), console)
+    print_findings(findings, opened.output, console)
     _print_notes(opened)
     said = f"{made} results computed" if made else "nothing to compute: all results were there"
     console.print(f"{said}. Results: {opened.output / 'results.jsonl'}", markup=False, highlight=False, soft_wrap=True)

@@ -38,6 +38,7 @@ def describe(study: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task],
 def _model(model: Encoder) -> dict[str, Any]:
     return {
         "name": model.name,
+        "family": type(model).__name__,
         "stage": model.stage,
         "revision": model.revision,
         "layers": dict(model.layers),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from vlprobe.digest import generator
 from vlprobe.errors import DataError, VlprobeError
 from vlprobe.extraction import compute, features, layers_of
+from vlprobe.findings import find, write_findings
 from vlprobe.plan import Cell, Plan, Wanted
 from vlprobe.probes.linear import L2Path, Logistic, Probed, Ridge, Split, probe
 from vlprobe.results import Results
@@ -34,6 +35,8 @@ class Bars(Protocol):
 def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: bool) -> list[Result]:
     """Compute what a plan lacks and return all its results, those that were there included.
 
+    What they tell goes to `findings.json`, also when the run is stopped on its way.
+
     Args:
         plan: what to compute.
         results: where results go, one at a time as they are made.
@@ -46,14 +49,18 @@ def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: b
     """
     found: list[Result] = []
     notes: dict[str, dict[str, None]] = {"skipped_rows": {}, "computed_again": {}}
-    with _bars(plan, progress) as bars:
-        for cell in plan.cells:
-            try:
+    try:
+        with _bars(plan, progress) as bars:
+            for cell in plan.cells:
                 found += _run_cell(cell, results, store, file, bars, notes)
-            except VlprobeError as error:
-                where = f"{cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}"
-                error.add_note(f"while running {where}")
-                raise
+    except (VlprobeError, KeyboardInterrupt) as stopped:
+        if isinstance(stopped, VlprobeError):
+            where = f"{cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}"
+            stopped.add_note(f"while running {where}")
+        with suppress(VlprobeError):  # why the run stopped is what the user must read
+            write_findings(results, find(results, found), complete=False)
+        raise
+    write_findings(results, find(results, found), complete=True)
     if any(notes.values()):
         content = results.description()
         results.describe(content | {name: [*content.get(name, ()), *lines] for name, lines in notes.items()})

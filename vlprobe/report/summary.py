@@ -7,19 +7,44 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
+from vlprobe.findings import Finding, best_layer
 from vlprobe.types import Result
 
 
-def summarise(results: Iterable[Result]) -> dict[str, Any]:
-    """Return {task: {metric, conditions, rows: {model: {condition: cell}}}}.
+def summarise(results: Iterable[Result], findings: Sequence[Finding] = ()) -> dict[str, Any]:
+    """Return {task: {level, metric, conditions, rows: {model: {condition: cell}}, verdicts: {model: verdict}}}.
 
     A cell is the layer with the best mean validation score over seeds (the test part takes no part in the choice),
-    with its mean test score, the interval that holds every seed's interval, and the controls beside it.
+    with its mean test score, the interval that holds every seed's interval, and the controls beside it. A verdict
+    says where the model takes the target from, what it does not see, and whether matched was shown to differ from
+    mismatched.
+
+    Args:
+        results: of one run.
+        findings: what `find` made of them; without them there are no verdicts.
     """
     by_task: dict[str, list[Result]] = {}
     for result in results:
         by_task.setdefault(result.task, []).append(result)
-    return {task: _task(rows) for task, rows in by_task.items()}
+    return {
+        task: _task(rows) | {"verdicts": _verdicts([each for each in findings if each.task == task])}
+        for task, rows in by_task.items()
+    }
+
+
+def _verdicts(findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:
+    verdicts: dict[str, dict[str, Any]] = {}
+    for finding in findings:
+        mine = verdicts.setdefault(
+            f"{finding.model} ({finding.stage})", {"verdict": "", "unseen": False, "differs": False}
+        )
+        if finding.kind == "verdict":
+            mine["verdict"] = finding.verdict
+        if finding.kind == "unseen":
+            mine["unseen"] = True
+        if finding.kind == "mismatched":
+            mine["differs"] = finding.significant
+    return verdicts
 
 
 def _task(results: Sequence[Result]) -> dict[str, Any]:
@@ -47,7 +72,7 @@ def _cell(results: Sequence[Result]) -> dict[str, Any]:
     cell: dict[str, Any] = {"majority": _mean(majority), "layers": layers}
     if not by_layer:
         return cell
-    best = max(by_layer, key=lambda name: _mean([result.validation for result in by_layer[name]]))
+    best = best_layer(results)
     shuffled = [r.score for r in results if r.control == "shuffled-labels" and r.layer == best]
     return cell | {"layer": best, "shuffled": _mean(shuffled)} | layers[best]
 

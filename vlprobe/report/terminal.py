@@ -1,14 +1,26 @@
-"""The tables that `vlprobe run` prints."""
+"""The tables that `vlprobe run` prints, and what they come to in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from vlprobe.findings import FILE, Finding, headlines
+
+LINES = 15
+"""Findings that are printed; all are in findings.json."""
+LEGEND = (
+    "In a cell: score, [95 % interval], best layer (chosen on the validation part), controls.",
+    "takes it: where what a probe finds comes from; not at all: not shown to beat the majority class.",
+    "*: shown, corrected p at most 0.05 (in a table: matched differs from mismatched). -: not shown.",
+)
+"""What the signs of the tables and findings mean."""
 
 
 def print_tables(summary: Mapping[str, Any], console: Console) -> None:
@@ -19,15 +31,32 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
     for name, task in summary.items():
         title = escape(f"{name} ({task['level']}), {task['metric']}")
         table = Table(title=title, title_justify="left", show_lines=True)
-        table.add_column("model")
+        table.add_column("model", overflow="fold")
+        judged = any(verdict["verdict"] for verdict in task["verdicts"].values())
+        if judged:
+            table.add_column("takes it", overflow="fold")
         for condition in task["conditions"]:
-            table.add_column(escape(condition))
+            table.add_column(escape(condition).replace(">", ">\n"), overflow="fold")
         for model, cells in task["rows"].items():
-            table.add_row(escape(model), *(_cell(cells.get(condition)) for condition in task["conditions"]))
+            verdict = task["verdicts"].get(model, {"verdict": "", "unseen": False, "differs": False})
+            said = [_takes(verdict, task["level"])] if judged else []
+            shown = [_cell(cells.get(each), each == "matched" and verdict["differs"]) for each in task["conditions"]]
+            table.add_row(_two_lines(model), *said, *shown)
         console.print(table)
 
 
-def _cell(cell: Mapping[str, Any] | None) -> str:
+def _two_lines(model: str) -> str:
+    name, _, stage = model.rpartition(" (")
+    return f"{escape(name)}\n[dim]{escape(stage.removesuffix(')'))}[/dim]"
+
+
+def _takes(verdict: Mapping[str, Any], level: str) -> str:
+    if not verdict["unseen"]:
+        return verdict["verdict"] or "-"
+    return f"{verdict['verdict']}\n[dim]sees no {'text' if level == 'vision' else 'image'}[/dim]"
+
+
+def _cell(cell: Mapping[str, Any] | None, differs: bool) -> str:
     if cell is None:
         return "-"
     controls = [f"majority {_number(cell['majority'])}"]
@@ -36,8 +65,31 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
     bounds = escape(f"[{_number(cell['low'])}, {_number(cell['high'])}]")
     controls += [f"shuffled {_number(cell['shuffled'])}", f"n = {cell['n_test']}"]
     controls += [f"{cell['seeds']} seeds"] if cell["seeds"] > 1 else []
-    lines = [f"[bold]{_number(cell['score'])}[/bold]", bounds, escape(cell["layer"])]
+    lines = [f"[bold]{_number(cell['score'])}[/bold]{' *' if differs else ''}", bounds, escape(cell["layer"])]
     return "\n".join([*lines, *(f"[dim]{line}[/dim]" for line in controls)])
+
+
+def print_findings(findings: Sequence[Finding], folder: Path, console: Console) -> None:
+    """Print what the tables come to, a sentence each, the most important first.
+
+    Args:
+        findings: as `find` returns them.
+        folder: where `findings.json` is.
+        console: where to print.
+    """
+    told = headlines(findings)
+    if not told:
+        return
+    tests = sum(not math.isnan(finding.p) and finding.kind != "verdict" for finding in findings)
+    for line in LEGEND if any(finding.verdict for finding in told) else LEGEND[:1]:
+        console.print(line, style="dim", markup=False, highlight=False)
+    console.print(f"\n[bold]Findings[/bold] of {tests} tests, p corrected for their number (Holm)", highlight=False)
+    lines = Table.grid(padding=(0, 1))
+    for finding in told[:LINES]:
+        lines.add_row(" *" if finding.significant else " -", escape(finding.statement))
+    console.print(lines, highlight=False)
+    more = f"and {len(findings) - min(len(told), LINES)} more, the single tests among them, in {folder / FILE}"
+    console.print(more, markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,121 @@
+"""Which probes of a study are compared with which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vlprobe.comparisons import Comparison, compare, holm, shared
+from vlprobe.findings.answers import Answer, Reader
+from vlprobe.statistics import LEVEL
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two probes, or a probe and a control, on the items that both answered."""
+
+    kind: str
+    """One of `KINDS`."""
+    first: Answer
+    """The first probe."""
+    second: Answer
+    """The second; where `control` is not empty, the probe whose control it is."""
+    control: str
+    """The second is this control; empty: it is the probe itself."""
+    comparison: Comparison
+    """What was found."""
+    asked: int
+    """Items that the first answered."""
+    corrected: float = math.nan
+    """p, corrected for the number of tests."""
+
+    @property
+    def sign(self) -> int:
+        """1: the first was shown to be better; -1: to be worse; 0: neither was shown."""
+        if not self.corrected <= LEVEL:
+            return 0
+        return 1 if self.comparison.difference > 0 else -1
+
+
+def compare_all(answers: Sequence[Answer], read: Reader, architectures: Mapping[str, object]) -> list[Compared]:
+    """Return every comparison of a study, p corrected for their number by Holm's method.
+
+    Args:
+        answers: one for every model, task and condition.
+        read: gives what they answered.
+        architectures: model name -> what two models share that are one architecture at two stages of training.
+
+    Raises:
+        DataError: predictions are missing or damaged, or disagree on an item.
+    """
+    matched = [answer for answer in answers if answer.condition == "matched"]
+    under = {(each.task, each.model, each.stage, each.condition): each for each in answers}
+    asked = [each for answer in matched for each in _inside(answer, under)]
+    asked += [each for first in matched for each in _between(first, matched, architectures)]
+    made = []
+    for kind, first, second, control in asked:
+        one, other = read(first), read(second, control)
+        left, right = shared(one, other)
+        if len(left.id):  # else a run was stopped before the two had a seed in common
+            found = compare(left, right, min(first.keys[""]))
+            made.append(Compared(kind, first, second, control, found, len(one.id)))
+    corrected = holm([each.comparison.p for each in made])
+    return [replace(each, corrected=p) for each, p in zip(made, corrected, strict=True)]
+
+
+_Asked = tuple[str, Answer, Answer, str]
+_Under = Mapping[tuple[str, str, str, str], Answer]
+
+
+def _inside(matched: Answer, under: _Under) -> Iterator[_Asked]:
+    """Yield (kind, first, second, control) of the comparisons inside one model on one task."""
+    yield from ((control, matched, matched, control) for control in matched.keys if control)
+    for condition in ("mismatched", "text-only", "image-only"):
+        other = under.get((matched.task, matched.model, matched.stage, condition))
+        if other is None or same_input(matched, other):
+            continue
+        yield condition, matched, other, ""
+        if condition == "mismatched" and "majority" in other.keys:
+            yield "rest", other, other, "majority"
+
+
+def _between(first: Answer, matched: Sequence[Answer], architectures: Mapping[str, object]) -> Iterator[_Asked]:
+    """Yield the comparisons of a model with earlier stages of its architecture."""
+    for second in matched:
+        if first.task == second.task and _stage(first) > _stage(second) and _kin(first, second, architectures):
+            yield "random" if second.stage == "random" else "stage", first, second, ""
+
+
+def unseeing(answers: Sequence[Answer]) -> list[Answer]:
+    """Return the matched answers of models that do not see what a mismatch replaces."""
+    wrong = {(each.task, each.model, each.stage): each for each in answers if each.condition == "mismatched"}
+    matched = [each for each in answers if each.condition == "matched"]
+    pairs = [(each, wrong.get((each.task, each.model, each.stage))) for each in matched]
+    return [each for each, other in pairs if other and same_input(each, other)]
+
+
+def same_input(first: Answer, second: Answer) -> bool:
+    """Say whether a model was given the very same inputs: it does not read what the condition changes."""
+    seeds = first.keys[""].keys() & second.keys[""].keys()
+    return bool(seeds) and all(first.keys[""][seed] == second.keys[""][seed] for seed in seeds)
+
+
+def _stage(answer: Answer) -> tuple[int, str]:
+    """Return what orders stages of training: untrained, pretrained, then those that were trained further."""
+    return {"random": 0, "pretrained": 1}.get(answer.stage, 2), answer.stage
+
+
+def _kin(first: Answer, second: Answer, architectures: Mapping[str, object]) -> bool:
+    """Say whether two models are one architecture at two stages."""
+    if first.model == second.model:
+        return True
+    shape = architectures.get(first.model)
+    return shape is not None and shape == architectures.get(second.model)
+
+
+def architectures_of(description: Mapping[str, Any]) -> dict[str, object]:
+    """Return model name -> its encoder's class and the widths of its layers, as `study.json` tells them."""
+    models = description.get("models", ())
+    return {model["name"]: [model["family"], model["layers"]] for model in models if "family" in model}
