@@ -3,6 +3,7 @@
 A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from vlprobe.cli import app
+from vlprobe.encoders.zoo import ZOO
 from vlprobe.pooling import POOLINGS
 from vlprobe.scenes.tasks import RECIPES
 from vlprobe.study_file import StudyFile
+from vlprobe.zoo.recipes import RECIPES as MADE
 
 DOCS = Path(__file__).parent
 
@@ -56,6 +59,19 @@ def scenes() -> str:
     return "\n".join(["| task | level, unit | |", "|---|---|---|", *rows])
 
 
+def zoo() -> str:
+    """Return a table of the bundled models with what they were taught and their held-out scores."""
+    rows = ["| model | taught | on held-out scenes |", "|---|---|---|"]
+    for name, recipe in MADE.items():
+        file = ZOO / name / "zoo.json"
+        figures = json.loads(file.read_text(encoding="utf-8"))["figures"] if file.exists() else {}
+        scores = {key: value for key, value in figures.items() if not key.startswith("loss") and key != "seconds"}
+        kept = {key: value for key, value in scores.items() if "another" not in key and ":" not in key}
+        shown = ", ".join(f"{key} {value:.3f}" for key, value in kept.items())
+        rows.append(f"| `{name}` | {recipe.teaching}, {recipe.steps} steps | {shown or 'not bundled'} |")
+    return "\n".join(rows)
+
+
 PARTS = {
     "keys": keys,
     "poolings": poolings,
@@ -63,6 +79,8 @@ PARTS = {
     "help run": lambda: told("run", "--help"),
     "help plan": lambda: told("plan", "--help"),
     "help regions": lambda: told("regions", "--help"),
+    "help zoo train": lambda: told("zoo", "train", "--help"),
+    "zoo": zoo,
     "models": lambda: told("list", "models"),
     "tasks": lambda: told("list", "tasks"),
     "scenes": scenes,

@@ -141,7 +141,7 @@ def test_it_learns_two_scenes_by_heart(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "scores", lambda detector, scenes: {})
     said = []
     reached = train_detector(tmp_path, 0, said.append, recipe)
-    assert len(said) == 7 and sum(value for name, value in reached.items() if name.startswith("loss_")) < 0.4
+    assert len(said) == 7 and sum(value for name, value in reached.items() if name.startswith("loss: ")) < 0.4
     detector = Detector.open(tmp_path, conventions="hf", device="cpu")
     for one in look(detector, [scene_of(0, "zoo-train", number) for number in range(2)]):
         best = one.overlap.argmax(axis=0)
@@ -190,7 +190,7 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     assert first == second
     timeless = [{key: value for key, value in made.items() if key != "seconds"} for made in (whole, resumed)]
     assert timeless[0] == timeless[1]
-    assert {"recall", "mean_ap", "shape", "colour", "loss_classes"} <= set(whole)
+    assert {"recall", "mean_ap", "shape", "colour", "loss: classes"} <= set(whole)
 
 
 def test_a_state_of_another_seed_or_a_damaged_one_is_not_used(tmp_path, monkeypatch):

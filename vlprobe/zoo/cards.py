@@ -26,6 +26,7 @@ def write_card(folder: Path, name: str, recipe: Recipe, said: Mapping[str, Any])
     scores = {key: value for key, value in figures.items() if not key.startswith("loss") and key != "seconds"}
     rows = [f"| {key} | {value:.3f} |" for key, value in scores.items()]
     losses = [f"{key.partition(': ')[2]} {value:.3f}" for key, value in figures.items() if key.startswith("loss")]
+    clock = "on the clock" if recipe.family == "detector" else "of processor time"
     start = f"It started from the weights of `{recipe.start}`. " if recipe.start else ""
     text = [
         f"# {name}",
@@ -34,7 +35,7 @@ def write_card(folder: Path, name: str, recipe: Recipe, said: Mapping[str, Any])
         f"{TAUGHT[recipe.teaching]}. {start}It knows nothing of photographs or of English beyond those captions.",
         "",
         f"* Data: scenes `zoo-train` of seed {said['made_from'][0]}, drawn by vlprobe; captions new in every batch.",
-        f"* Training: {recipe.steps} steps, {figures.get('seconds', float('nan')):.0f} s of processor time on a CPU.",
+        f"* Training: {recipe.steps} steps, {figures.get('seconds', float('nan')):.0f} s {clock}, on one core.",
         *([f"* Last losses: {', '.join(losses)}."] if losses else []),
         f"* Made again by `vlprobe zoo train {name}`.",
         "",

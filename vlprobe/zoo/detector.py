@@ -136,10 +136,8 @@ def train_detector(
     detector = Detector.open(folder, conventions="hf", device="cpu")
     held_out = [sample(seed, "zoo-test", number) for number in range(recipe.test)]
     return {
-        "scenes": float(recipe.steps * recipe.batch),
-        "steps": float(recipe.steps),
         "seconds": reached.seconds,
-        **{f"loss_{name}": value for name, value in reached.losses.items()},
+        **{f"loss: {name}": value for name, value in reached.losses.items()},
         **scores(detector, held_out),
     }
 

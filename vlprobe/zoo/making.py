@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,7 @@ def make(making: Making) -> None:
     making.place.mkdir(parents=True, exist_ok=True)
     if recipe.family == DETECTOR:
         figures = train_detector(making.place, making.seed, making.progress)
+        shutil.rmtree(making.place / "training", ignore_errors=True)
     else:
         learner = _learner(making)
         schedule = Schedule(recipe.steps, BATCH, recipe.rate)
