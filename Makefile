@@ -26,8 +26,7 @@ $(VENV)/installed: pyproject.toml Makefile
 	@touch $@
 
 demo: install
-	@$(BIN)/python studies/demo_scenes.py
-	@$(BIN)/vlprobe run studies/demo.yaml
+	@OMP_NUM_THREADS=1 $(BIN)/vlprobe run studies/demo.yaml
 
 test: install
 	$(BIN)/ruff check .

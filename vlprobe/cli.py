@@ -55,6 +55,7 @@ def run(
     from rich.console import Console
 
     from vlprobe.findings import read_findings
+    from vlprobe.report.overview import print_overview
     from vlprobe.report.summary import summarise
     from vlprobe.report.terminal import print_findings, print_tables
 
@@ -64,8 +65,10 @@ def run(
     results = opened.run(progress=True)
     made = len(opened.results().known) - before
     findings = read_findings(opened.output)
-    print_tables(summarise(results, findings), console)
+    summary = summarise(results, findings)
+    print_tables(summary, console)
     print_findings(findings, opened.output, console)
+    print_overview(summary, console)
     _print_notes(opened)
     said = f"{made} results computed" if made else "nothing to compute: all results were there"
     console.print(f"{said}. Results: {opened.output / 'results.jsonl'}", markup=False, highlight=False, soft_wrap=True)
