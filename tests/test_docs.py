@@ -71,7 +71,7 @@ def test_the_readme_python_runs(tmp_path):
     assert len(code.strip().splitlines()) <= 11
     copy = tmp_path / "project"
     shutil.copytree(ROOT / "studies", copy / "studies", ignore=shutil.ignore_patterns("data"))
-    environment = {"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment = {"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "'joint.4': (50, 80)" in done.stdout
