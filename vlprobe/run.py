@@ -14,7 +14,7 @@ from vlprobe.errors import DataError, VlprobeError
 from vlprobe.extraction import compute, features, layers_of
 from vlprobe.findings import find, write_findings
 from vlprobe.plan import Cell, Plan, Wanted
-from vlprobe.probes.linear import L2Path, Logistic, Probed, Ridge, Split, probe
+from vlprobe.probes.linear import L2Path, Logistic, Probed, Ridge, probe_sets
 from vlprobe.results import Results
 from vlprobe.statistics import interval, score
 from vlprobe.store import Store
@@ -107,8 +107,9 @@ def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> 
     for layer, wanted_here in by_layer.items():
         source = layer or next(iter(poolings))  # the majority needs targets, which every layer brings
         parts = _parts(cell, store, source)
+        probes = _probes(cell, parts) if layer else {"majority": _majority(cell, parts)}
         for wanted in wanted_here:
-            probed = _majority(cell, parts) if wanted.control == "majority" else _probe(cell, wanted, parts)
+            probed = probes[wanted.control]
             how = poolings[layer] if layer else ""
             result = _result(cell, wanted, parts, probed)
             test = parts["test"]
@@ -137,11 +138,15 @@ def _kind(cell: Cell) -> type[L2Path]:
     return Logistic if cell.task.classes else Ridge
 
 
-def _probe(cell: Cell, wanted: Wanted, parts: Mapping[str, Features]) -> Probed:
-    y = {name: parts[name].y for name in SPLITS}
-    if wanted.control == "shuffled-labels":
-        y |= {name: _shuffled(y[name], cell, name) for name in ("train", "validation")}
-    return probe(_kind(cell), *(Split(parts[name].X, y[name]) for name in SPLITS))
+def _probes(cell: Cell, parts: Mapping[str, Features]) -> dict[str, Probed]:
+    """Probe true and shuffled labels together: one factorisation serves both.
+
+    Both are done even where one is wanted, so that a result does not depend on which others were there.
+    """
+    train, validation, test = (parts[name] for name in SPLITS)
+    shuffled = (_shuffled(train.y, cell, "train"), _shuffled(validation.y, cell, "validation"))
+    probed = probe_sets(_kind(cell), (train.X, validation.X, test.X), [(train.y, validation.y), shuffled])
+    return dict(zip(("", "shuffled-labels"), probed, strict=True))
 
 
 def _shuffled(y: np.ndarray, cell: Cell, part: str) -> np.ndarray:
