@@ -80,6 +80,7 @@ def test_each_verdict_is_found_where_it_was_planted(tmp_path, matched, mismatche
     assert finding.verdict in VERDICTS
     assert finding.scores == pytest.approx({"matched": matched, "mismatched": mismatched, "majority": 0.25})
     assert finding.effect == pytest.approx(matched - mismatched)
+    assert finding.significant == (finding.verdict != "not at all")
 
 
 def test_what_was_not_shown_is_undecided(tmp_path):
@@ -166,8 +167,15 @@ def test_the_layer_is_chosen_on_validation_first_of_equals_and_with_all_seeds(tm
     assert best_layer(planted.results.all()) == "joint.2"
     planted.put(0.3, layer="joint.10", validation=0.7, seed=1)  # of a run that was stopped
     assert best_layer(planted.results.all()) == "joint.10"
-    only = [replace(result, validation=math.nan) for result in planted.results.all()]
-    assert best_layer(only) == "joint.10"
+    nothing = [replace(result, validation=math.nan) for result in planted.results.all()]
+    assert best_layer(nothing) == "joint.10"
+    mixed = [result if result.layer == "joint.10" else bare for result, bare in zip(planted.results.all(), nothing)]
+    assert best_layer([replace(result, seed=0) for result in mixed]) == "joint.10"
+
+
+def test_sides_without_a_seed_in_common_are_not_compared(tmp_path):
+    planted = Planted(tmp_path).put(0.9, seed=0).put(0.5, condition="mismatched", seed=1)
+    assert planted.find() == []
 
 
 def test_seeds_are_pooled_on_the_items_that_both_sides_have(tmp_path):

@@ -70,7 +70,7 @@ def choose(results: Iterable[Result]) -> list[Answer]:
         DataError: two results for the same probe and seed: of two runs with another limit or other data.
     """
     cells: dict[tuple[str, str, str, str], list[Result]] = {}
-    for result in sorted(results, key=lambda each: (each.seed, each.control, each.layer, each.key)):
+    for result in results:
         cells.setdefault((result.task, result.model, result.stage, result.condition), []).append(result)
     return [_answer(rows) for _, rows in sorted(cells.items()) if any(not row.control for row in rows)]
 
