@@ -31,7 +31,7 @@ from PIL import Image
 from vlprobe.encoders import Encoder, load_model
 from vlprobe.encoders.lxmert import BASE as LXMERT
 from vlprobe.encoders.uniter import BASE as UNITER
-from vlprobe.encoders.uniter import RegionTensors, locations
+from vlprobe.encoders.uniter import RegionTensors, alike, locations
 from vlprobe.extraction import Extraction, ImageDigests, compute, request
 from vlprobe.regions.npz import NpzWriter
 from vlprobe.store import Store
@@ -59,6 +59,8 @@ class Family:
     """Fewest and most boxes of an image."""
     plain: Callable[[Any, Example], Rows]
     """Its loop of one example."""
+    padded: Callable[[np.ndarray, np.ndarray], int]
+    """Positions, padding included, of a batch with so many word pieces and boxes (example,)."""
 
 
 def main() -> None:
@@ -174,9 +176,20 @@ def plain_lxmert(model: Any, example: Example) -> Rows:
     return {"regions.0": features[0].mean(0), **rows, "language.pooler": states.pooler[0]}
 
 
+def padded_uniter(pieces: np.ndarray, boxes: np.ndarray) -> int:
+    """One stream, in groups of neighbours in length."""
+    both = pieces + boxes
+    return sum(len(rows) * int(both[rows].max()) for rows in alike(both))
+
+
+def padded_lxmert(pieces: np.ndarray, boxes: np.ndarray) -> int:
+    """Two streams, each as long as its longest."""
+    return len(pieces) * int(pieces.max() + boxes.max())
+
+
 FAMILIES = (
-    Family("uniter", {**UNITER, "num_attention_heads": 12}, (10, 100), plain_uniter),
-    Family("lxmert", {**LXMERT, "num_attention_heads": 12}, (36, 36), plain_lxmert),
+    Family("uniter", {**UNITER, "num_attention_heads": 12}, (10, 100), plain_uniter, padded_uniter),
+    Family("lxmert", {**LXMERT, "num_attention_heads": 12}, (36, 36), plain_lxmert, padded_lxmert),
 )
 
 
@@ -196,15 +209,13 @@ def line(family: Family, model: Any, examples: list[Example], times: list[tuple[
     ratios = [plain / batched for plain, batched, _ in times]
     plain, batched = (statistics.median(column) for column in list(zip(*times, strict=True))[:2])
     examples = sorted(examples, key=lambda example: len(example.text or ""))  # as they come into batches
-    pieces = [len(model.text.tokenizer(example.text)["input_ids"]) for example in examples]
-    boxes = [len(found.boxes) for found in model.images.source.regions(examples)]
-    real, padded = sum(pieces) + sum(boxes), 0
-    for start in range(0, len(examples), batch_size):
-        inside = slice(start, start + batch_size)
-        padded += len(pieces[inside]) * (max(pieces[inside]) + max(boxes[inside]))
+    pieces = np.array([len(model.text.tokenizer(example.text)["input_ids"]) for example in examples])
+    boxes = np.array([len(found.boxes) for found in model.images.source.regions(examples)])
+    batches = [slice(start, start + batch_size) for start in range(0, len(examples), batch_size)]
+    padded = sum(family.padded(pieces[inside], boxes[inside]) for inside in batches)
     return (
-        f"| {family.name} | {min(pieces)} to {max(pieces)}, mean {statistics.fmean(pieces):.0f} | "
-        f"{min(boxes)} to {max(boxes)}, mean {statistics.fmean(boxes):.0f} | {1 - real / padded:.0%} | "
+        f"| {family.name} | {pieces.min()} to {pieces.max()}, mean {pieces.mean():.0f} | "
+        f"{boxes.min()} to {boxes.max()}, mean {boxes.mean():.0f} | {1 - (pieces + boxes).sum() / padded:.0%} | "
         f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f}) | "
         f"{len(examples) / batched:.1f} | {len(examples) / plain:.1f} |"
     )

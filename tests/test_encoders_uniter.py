@@ -11,7 +11,7 @@ import torch
 import tiny_checkpoints as tiny
 from parity_models import load, model_lines
 from vlprobe.encoders import load_model
-from vlprobe.encoders.uniter import RegionTensors, UniterNetwork, locations
+from vlprobe.encoders.uniter import PADDING, RegionTensors, UniterNetwork, alike, locations
 from vlprobe.errors import BadRow, CheckpointError, StudyError
 from vlprobe.pooling import pool
 from vlprobe.regions.source import RegionSource
@@ -190,6 +190,40 @@ def test_padding_hides_regions_as_well_as_words(prototype, source):
     assert together.states.shape[1] > alone.states.shape[1]
     seen = together.role[0] != NONE
     torch.testing.assert_close(together.states[0][seen], alone.states[0][alone.role[0] != NONE], atol=1e-5, rtol=0)
+
+
+def test_rows_of_very_different_length_share_a_batch(prototype, source):
+    """Rows run in groups of about one length; every state is the one that its row has alone, and padding is 0."""
+    model, draw = model_at(prototype), np.random.default_rng(0)
+    texts, regions = (3, 9, 4, 3, 8), (20, 2, 10, 19, 1)
+    ids = torch.from_numpy(draw.integers(5, model.model.config.vocab_size, (5, 9)))
+    words = torch.arange(9)[None] < torch.tensor(texts)[:, None]
+    places = torch.from_numpy(draw.random((5, 20, 7), dtype=np.float32))
+    features = torch.from_numpy(draw.random((5, 20, tiny.REGION_WIDTH), dtype=np.float32))
+    there = torch.arange(20)[None] < torch.tensor(regions)[:, None]
+    assert len(alike(np.add(texts, regions))) > 1
+    together = model.states((ids, words), RegionTensors(features, places, there))
+    seen = torch.cat([words, there], dim=1)
+    assert torch.equal(together.mask, seen)
+    for row, (pieces, boxes) in enumerate(zip(texts, regions, strict=True)):
+        own = RegionTensors(features[row : row + 1, :boxes], places[row : row + 1, :boxes], torch.ones(1, boxes))
+        alone = model.states((ids[row : row + 1, :pieces], torch.ones(1, pieces)), own).layers
+        for layer, state in alone.items():
+            found = together.layers[layer][row]
+            if layer != "joint.pooler":
+                assert not found[~seen[row]].any()
+                found = found[seen[row]]
+            torch.testing.assert_close(found, state[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [1, 100, 2, 99, 50], list(range(1, 60))])
+def test_groups_hold_every_row_once_and_little_padding(lengths):
+    groups = alike(np.array(lengths))
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+    for rows in groups:
+        taken = np.array(lengths)[rows]
+        assert taken.max() * len(rows) - taken.sum() <= taken.max() * len(rows) / PADDING
+    assert len(alike(np.array([5, 5, 5]))) == 1
 
 
 def test_text_alone_has_no_regions(prototype, source):

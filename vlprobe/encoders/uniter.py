@@ -39,6 +39,8 @@ BASE = {
     "img_dim": 2048,
 }
 """Sizes of UNITER-base; 2048 is the width of bottom-up attention's features."""
+PADDING = 8
+"""One position in so many of a group may be padding."""
 EPSILON = 1e-12
 """Of all LayerNorms (ChenRocks/UNITER, model/model.py)."""
 ENTAILMENT = 3
@@ -162,16 +164,31 @@ class Uniter(Encoder):
                 features, places = regions.features.to(self.device), regions.locations.to(self.device)
                 parts.append(self.model.img_embeddings(features, places, table[types.to(self.device)], hidden))
                 masks.append(regions.mask.bool().to(self.device))
-            # The original moves each row's regions up to its last word; without relative positions, and with padding
-            # hidden from attention, the order of positions changes no state.
             stream, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
-            bias = torch.zeros(mask.shape, device=self.device).masked_fill(~mask, torch.finfo(torch.float32).min)
-            with tap(list(self.model.encoder.layer)) as states:
-                self.model.encoder(stream, attention_mask=bias[:, None, None, :])
-            layers = {f"joint.{index}": state for index, state in enumerate(states)}
+            layers = self._blocks(stream, mask)
             if self.pooler and text is not None:
-                layers["joint.pooler"] = self.model.pooler(states[-1])
+                layers["joint.pooler"] = self.model.pooler(layers[f"joint.{len(layers) - 1}"])
         return JointStates(layers, mask.cpu())
+
+    def _blocks(self, stream: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return address -> the residual stream (batch, position, width), 0 in padding.
+
+        As in the original, each row's regions are moved up to its last word; without relative positions that changes
+        no state. Rows of about one length then run together, for images differ in their number of boxes by ten times.
+        """
+        layers = {f"joint.{index}": torch.zeros_like(stream) for index in range(len(self.model.encoder.layer) + 1)}
+        order = torch.argsort(mask.int(), dim=1, descending=True, stable=True)
+        lengths = mask.sum(dim=1)
+        for rows in alike(lengths.cpu().numpy()):
+            place = torch.from_numpy(rows)[:, None].to(self.device)
+            positions = order[place[:, 0], : int(lengths[place].max())]
+            seen = mask[place, positions]
+            bias = torch.zeros(seen.shape, device=self.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+            with tap(list(self.model.encoder.layer)) as states:
+                self.model.encoder(stream[place, positions], attention_mask=bias[:, None, None, :])
+            for state, layer in zip(states, layers.values(), strict=True):
+                layer[place, positions] = state * seen[..., None]
+        return layers
 
     def _read(self, batch: Sequence[Example]) -> tuple[Pieces | None, RegionBatch | None]:
         """Return the batch's texts and regions, None for what none of its examples has."""
@@ -234,6 +251,23 @@ class RegionEmbeddings(nn.Module):
             features = torch.where(hidden[..., None], self.mask_embedding.weight[1], features)
         seen = self.img_layer_norm(self.img_linear(features))
         return self.LayerNorm(seen + self.pos_layer_norm(self.pos_linear(places)) + types)
+
+
+def alike(lengths: np.ndarray) -> list[np.ndarray]:
+    """Return the rows in groups of neighbours in length, of whose positions at most one in `PADDING` is padding.
+
+    Args:
+        lengths: (row,) positions that are no padding, at least one each.
+    """
+    groups: list[np.ndarray] = []
+    order = np.argsort(lengths, kind="stable")
+    start = held = 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if (held + length) * PADDING < length * (end + 1 - start) * (PADDING - 1):
+            groups.append(order[start:end])
+            start, held = end, 0
+        held += length
+    return [*groups, order[start:]]
 
 
 def locations(boxes: torch.Tensor) -> torch.Tensor:
