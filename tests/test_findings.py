@@ -169,7 +169,8 @@ def test_the_layer_is_chosen_on_validation_first_of_equals_and_with_all_seeds(tm
     assert best_layer(planted.results.all()) == "joint.10"
     nothing = [replace(result, validation=math.nan) for result in planted.results.all()]
     assert best_layer(nothing) == "joint.10"
-    mixed = [result if result.layer == "joint.10" else bare for result, bare in zip(planted.results.all(), nothing)]
+    pairs = zip(planted.results.all(), nothing, strict=True)
+    mixed = [result if result.layer == "joint.10" else bare for result, bare in pairs]
     assert best_layer([replace(result, seed=0) for result in mixed]) == "joint.10"
 
 
