@@ -651,3 +651,16 @@ def test_hub_data_that_cannot_be_had(hub, load, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'vlprobe\[hub\]'"):
         load(dataset="me/x")
+
+
+def test_images_false_reads_no_image_and_groups_by_its_name(tmp_path):
+    (tmp_path / "a.csv").write_text("image,text,label\nx.jpg,one,a\nx.jpg,two,b\ny.jpg,three,a\n")
+    spec = {"name": "mine", "level": "multimodal", "table": "a.csv", "images": False}
+    task = load_task(spec, folder=tmp_path)
+    examples = task.splits["all"]
+    assert [e.image for e in examples] == [None] * 3
+    assert [e.group for e in examples] == ["a#2", "a#2", "a#4"]
+    assert examples[1].ties == (("image", "x.jpg"), ("text", "two"))
+    assert task.images == "no image is read: the task says images: false"
+    with pytest.raises(StudyError, match="boxes in pixels need the images' sizes"):
+        load_task({**spec, "unit": "region", "box_unit": "pixel"}, folder=tmp_path)

@@ -48,6 +48,9 @@ class Example:
     """(x1, y1, x2, y2) as fractions of image width and height, in [0, 1]; filled for unit `region`."""
     place: str = ""
     """The file and row it came from, for messages."""
+    ties: tuple[tuple[str, str], ...] = ()
+    """(kind, name) of what made its group: (`image`, a name or digest), (`caption`, the caption before it was altered),
+    (`text`, ...), (`group`, the cell of a group column). Empty where the group came otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ class Question:
     """Whether the labels are numbers."""
     pixels: bool
     """Whether boxes are in pixels."""
-    images: tuple[Path, ...]
-    """Folders that image files may lie in."""
+    images: tuple[Path, ...] | None
+    """Folders that image files may lie in. None: images are not read, a file's name says which rows share one."""
     names: Names = field(default_factory=Names)
     """Ids given out so far."""
 
@@ -116,14 +116,19 @@ class Question:
         if "split" in columns:
             split = split_of(*cells["split"])
         text = text_of(*cells["text"]) if "text" in columns else None
-        value, column, place = cells["image"] if "image" in columns else (None, "", row.place)
-        image = image_of(value, column, self.images, place) if column else None
+        image, named = self.image(*cells["image"]) if "image" in columns else (None, "")
         example = UNITS[self.unit](self, cells, text, image)
         name = label_of(*cells["id"]) if "id" in columns else f"{prefix}#{row.number}"
         group = label_of(*cells["group"]) if "group" in columns else None
-        ties = _ties(example) if group is None else (("group", group),)
-        example = replace(example, id=self.names.take(name, place))
+        ties = _ties(example, named) if group is None else (("group", group),)
+        example = replace(example, id=self.names.take(name, row.place))
         return Draft(split, example, group or name, ties)
+
+    def image(self, value: Any, column: str, place: str) -> tuple[Path | bytes | None, str]:
+        """Return (image, the name by which rows share it where it is not read); BadRow where there is none."""
+        if self.images is None:
+            return None, text_of(value, column, place)
+        return image_of(value, column, self.images, place), ""
 
     def target(self, value: Any, column: str, place: str) -> Target:
         """Return a number or the name of a class, as the study says; BadRow where the cell is neither."""
@@ -244,9 +249,9 @@ def image_of(value: Any, column: str, folders: tuple[Path, ...], place: str) -> 
     raise problem
 
 
-def _ties(example: Example) -> tuple[tuple[str, str], ...]:
+def _ties(example: Example, named: str) -> tuple[tuple[str, str], ...]:
     """Return what makes two examples one group: the same image, or the same text."""
-    ties = []
+    ties = [("image", named)] if named else []
     if isinstance(example.image, Path):
         ties.append(("image", os.path.realpath(example.image)))
     elif example.image is not None:

@@ -41,13 +41,13 @@ class Asked(Own):
     target: Literal["classes", "number"] = "classes"
     columns: Columns = Columns()
     box_unit: Literal["fraction", "pixel"] = "fraction"
-    images: str | None = None
 
 
 class TableTask(Asked):
     """`table: FILE`, or one file for every part."""
 
     table: Any
+    images: str | Literal[False] | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     quotes: bool = True
 
@@ -79,6 +79,7 @@ class HubTask(Asked):
 
     dataset: str
     config: str | None = None
+    images: str | None = None
     splits: Parts | None = None
 
 
@@ -111,14 +112,15 @@ def _load_table(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
         path = resolve_path(shown, folder)
         table = read_table(path, shown, bad.add, Dialect(own.delimiter, own.quotes))
         sources.append(table.source)
-        question = _question(own, (images or path.parent,), names)
+        question = _question(own, None if own.images is False else (images or path.parent,), names)
         drafts[_called(shown, part)] = []
         if table.columns:  # not one line of a JSONL file can be read: `_task` says so
             columns = question.columns(own.columns, table.columns, shown, split=part == "all")
             prefix = path.stem if part == "all" else part
             draft = partial(question.draft, columns=columns, split=part, prefix=prefix)
             drafts[_called(shown, part)] = _good(table.rows, draft, bad)
-    return _task(own, "word" if own.unit == "mask" else own.unit, drafts, sources, bad)
+    task = _task(own, "word" if own.unit == "mask" else own.unit, drafts, sources, bad)
+    return replace(task, images="no image is read: the task says images: false") if own.images is False else task
 
 
 def _load_conllu(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
@@ -206,9 +208,11 @@ def _task(
     )
 
 
-def _question(own: Asked, images: tuple[Path, ...], names: Names) -> Question:
+def _question(own: Asked, images: tuple[Path, ...] | None, names: Names) -> Question:
     if own.box_unit == "pixel" and own.unit != "region":
         raise StudyError(f"task {own.name}: box_unit is for unit region, and the unit is {own.unit}; remove it")
+    if own.box_unit == "pixel" and images is None:
+        raise StudyError(f"task {own.name}: boxes in pixels need the images' sizes; with images: false give fractions")
     return Question(own.level, own.unit, own.target == "number", own.box_unit == "pixel", images, names)
 
 

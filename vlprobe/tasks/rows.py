@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class Draft:
     """With any `group`: it is replaced."""
     label: str
     """The group is called by the smallest of its members' labels."""
-    ties: tuple[Hashable, ...]
+    ties: tuple[tuple[str, str], ...]
     """Drafts that have a tie in common are in one group, as are those linked through a third."""
 
 
@@ -106,11 +106,12 @@ def grouped(drafts: Sequence[Draft]) -> dict[str, tuple[Example, ...]]:
         names[component] = min(names.get(component, draft.label), draft.label)
     splits: dict[str, list[Example]] = {}
     for draft, component in zip(drafts, root, strict=True):
-        splits.setdefault(draft.split, []).append(replace(draft.example, group=names[component]))
+        example = replace(draft.example, group=names[component], ties=draft.ties)
+        splits.setdefault(draft.split, []).append(example)
     return {name: tuple(splits[name]) for name in (*SPLITS, "all") if name in splits}
 
 
-def _components(ties: Sequence[tuple[Hashable, ...]]) -> list[int]:
+def _components(ties: Sequence[tuple[tuple[str, str], ...]]) -> list[int]:
     """Return for every item the number of its connected component (union-find with path halving)."""
     parent = list(range(len(ties)))
 
@@ -120,7 +121,7 @@ def _components(ties: Sequence[tuple[Hashable, ...]]) -> list[int]:
             i = parent[i]
         return i
 
-    first: dict[Hashable, int] = {}
+    first: dict[tuple[str, str], int] = {}
     for i, own in enumerate(ties):
         for tie in own:
             parent[find(i)] = find(first.setdefault(tie, i))
