@@ -6,11 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.special import ndtri
 from scipy.stats import binomtest, permutation_test, t
 from sklearn.metrics import accuracy_score, r2_score
 
-from vlprobe.comparisons import compare, drawn_p, exact_p, holm, pool, shared, tango
+from vlprobe.comparisons import compare, compare_losses, holm, pool, shared, tango
 from vlprobe.errors import DataError
+from vlprobe.exchange import drawn_p, exact_p
 from vlprobe.types import Predictions
 
 
@@ -153,14 +155,14 @@ def test_an_example_with_one_row_is_the_same_item_whatever_its_unit():
     word = replace(a, index=np.array([3, 5, 2], np.int32))
     assert compare(a, word, 0).n == 3
     twice = replace(a, id=np.array(["e", "e", "f"]), index=np.array([0, 1, 0], np.int32))
-    with pytest.raises(DataError, match="one answered 3, the other 3, both of them 1"):
+    with pytest.raises(DataError, match="one answered 3, another 3, all of them 1"):
         compare(twice, replace(twice, index=np.array([0, 2, 5], np.int32)), 0)
 
 
 def test_other_items_or_targets_are_refused():
     a = answers(np.full(8, True))
     fewer = Predictions(*(column[2:] for column in astuple(a)))
-    with pytest.raises(DataError, match=r"the same items only: one answered 8, the other 6, both of them 6"):
+    with pytest.raises(DataError, match=r"the same items only: one answered 8, another 6, all of them 6"):
         compare(a, fewer, 0)
     assert compare(*shared(a, fewer), 0).n == 6
     with pytest.raises(DataError, match="unit 0 of example e0003 has the target 'a' for one and 'b' for the other"):
@@ -303,6 +305,136 @@ def test_the_smallest_difference_is_shown_four_times_out_of_five(groups, rows, a
     named = np.median([compare(*draw(rng, groups, rows, 0.65, 0.65, alike), 0).smallest for _ in range(60)])
     pairs = (draw(rng, groups, rows, 0.65 + named / 2, 0.65 - named / 2, alike) for _ in range(400))
     assert np.mean([compare(*pair, 0).p <= 0.05 for pair in pairs]) == pytest.approx(0.8, abs=0.07)
+
+
+def four(rng, groups, rows, chances, alike, y=None):
+    """Return (matched, mismatched) of two models that are right with given chances: an item is as hard for all."""
+    group = np.repeat(np.arange(groups), rows)
+    of_group, of_row = rng.normal(size=(5, groups))[:, group], rng.normal(size=(5, len(group)))
+    luck = np.sqrt(alike) * of_group + np.sqrt(1 - alike) * of_row
+    right = (luck[0] + luck[1:]) / np.sqrt(2) < ndtri(chances)[:, None]
+    a, lost, b, gone = (answers(each, group) for each in right)
+    return (a, lost), (b, gone)
+
+
+def test_losses_by_exchanging_whole_groups_and_scoring_anew():
+    """Classes and numbers: swap both answers of a group between the models, and see what is lost then."""
+    rng = np.random.default_rng(20)
+    group = np.repeat(np.arange(7), [1, 4, 2, 3, 5, 2, 6])
+    y, told = rng.normal(size=len(group)) + 5, rng.normal(size=(4, len(group)))
+    right = rng.random((4, len(group))) < np.array([[0.9], [0.4], [0.8], [0.7]])
+    letters = np.array(["a", "b"])[rng.integers(0, 2, len(group))]
+    kinds = [
+        ([numbers(y, y + each, group) for each in told], r2_score),
+        ([replace(answers(each, group, letters)) for each in right], accuracy_score),
+    ]
+    for probes, measure in kinds:
+        differences = []
+        for swap in product((False, True), repeat=7):
+            swapped, given = np.array(swap)[group], [each.predicted for each in probes]
+            turned = [np.where(swapped, given[(k + 2) % 4], given[k]) for k in range(4)]
+            matched, mismatched, other, others = (measure(probes[0].target, each) for each in turned)
+            differences.append((matched - mismatched) - (other - others))
+        found = compare_losses(tuple(probes[:2]), tuple(probes[2:]), 0)
+        assert found.difference == pytest.approx(differences[0])
+        assert found.scores[0] - found.scores[1] == pytest.approx(differences[0])
+        assert found.scores[0] == pytest.approx(compare(*probes[:2], 0).difference)
+        assert found.p == pytest.approx(np.mean(np.abs(differences) >= abs(differences[0]) - 1e-12))
+        assert (found.n, found.groups) == (len(group), 7)
+        turned = compare_losses(tuple(probes[2:]), tuple(probes[:2]), 0)
+        assert (turned.difference, turned.p) == pytest.approx((-found.difference, found.p))
+        assert turned.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+
+
+def test_intervals_of_losses_by_their_slow_definition():
+    rng = np.random.default_rng(21)
+    (a, lost), (b, gone) = four(rng, 15, 8, (0.9, 0.5, 0.85, 0.7), 0.4)
+    right = np.array([each.predicted == each.target for each in (a, lost, b, gone)]).astype(int)
+    signs = np.array([1, -1, -1, 1])
+    error = jackknife(left_out(a.group.astype(int), lambda rows: signs @ right[:, rows].mean(axis=1)))
+    seen = dict.fromkeys(product((0, 1), repeat=4), 0.0)
+    for column in right.T:
+        seen[tuple(column)] += 1 / right.shape[1]
+    gains = {cell: int(signs @ cell) for cell in seen}
+
+    def variance(shares):
+        middle = sum(shares[cell] * gains[cell] for cell in shares)
+        return middle, sum(shares[cell] * (gains[cell] - middle) ** 2 for cell in shares)
+
+    items = min(120, variance(seen)[1] / error**2)
+    middle, spread = variance({cell: (share * items + 1 / 8) / (items + 2) for cell, share in seen.items()})
+    reach = t(14).ppf(0.975) * np.sqrt(spread / (items + 2))
+    found = compare_losses((a, lost), (b, gone), 0)
+    assert found.interval == pytest.approx((middle - reach, middle + reach))
+
+    y, told = rng.normal(size=120), rng.normal(size=(4, 120))
+
+    def loss(rows):
+        scores = [r2_score(y[rows], (y + each)[rows]) for each in told]
+        return signs @ scores
+
+    error = jackknife(left_out(a.group.astype(int), loss))
+    probes = [numbers(y, y + each, a.group) for each in told]
+    found = compare_losses(tuple(probes[:2]), tuple(probes[2:]), 0)
+    reach = t(14).ppf(0.975) * error
+    assert found.interval == pytest.approx((found.difference - reach, found.difference + reach))
+
+
+LOSSES = {
+    "nothing lost": ((0.7, 0.7, 0.7, 0.7), 20, 3, 0.3),
+    "as much lost": ((0.9, 0.5, 0.8, 0.4), 40, 3, 0.3),
+    "few groups": ((0.8, 0.5, 0.8, 0.5), 10, 6, 0.4),
+    "near one": ((0.97, 0.95, 0.97, 0.95), 60, 1, 0),
+    "few rows": ((0.9, 0.3, 0.8, 0.2), 16, 1, 0),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_no_change_is_found_where_as_much_is_lost(kind):
+    chances, groups, rows, alike = LOSSES[kind]
+    rng = np.random.default_rng(22)
+    found = [compare_losses(*four(rng, groups, rows, chances, alike), 0) for _ in range(600)]
+    error = np.sqrt(0.05 * 0.95 / 600)
+    assert np.mean([each.p <= 0.05 for each in found]) <= 0.05 + 2.5 * error
+    assert np.mean([each.interval[0] <= 0 <= each.interval[1] for each in found]) >= 0.95 - 2.5 * error
+
+
+def test_a_change_is_found_with_its_size():
+    rng = np.random.default_rng(23)
+    found = [compare_losses(*four(rng, 80, 3, (0.9, 0.5, 0.8, 0.7), 0.3), 0) for _ in range(300)]
+    assert np.mean([each.difference for each in found]) == pytest.approx(0.3, abs=0.01)
+    assert np.mean([each.p <= 0.05 for each in found]) > 0.95
+    assert np.mean([each.interval[0] <= 0.3 <= each.interval[1] for each in found]) == pytest.approx(0.95, abs=0.035)
+
+
+@pytest.mark.parametrize(("groups", "rows", "alike"), [(160, 1, 0), (60, 5, 0.3), (20, 1, 0)])
+def test_the_smallest_change_is_shown_four_times_out_of_five(groups, rows, alike):
+    rng = np.random.default_rng(24)
+    named = np.median([compare_losses(*four(rng, groups, rows, [0.6] * 4, alike), 0).smallest for _ in range(60)])
+    chances = 0.6 + named / 4 * np.array([1, -1, -1, 1])
+    found = [compare_losses(*four(rng, groups, rows, chances, alike), 0) for _ in range(300)]
+    assert np.mean([each.p <= 0.05 for each in found]) == pytest.approx(0.8, abs=0.08)
+
+
+def test_losses_that_never_differ_are_not_proven_equal():
+    same = answers(np.arange(160) % 3 > 0)
+    found = compare_losses((same, same), (same, same), 0)
+    assert (found.difference, found.p) == (0, 1)
+    low, high = found.interval
+    assert low == -high and 0.01 < high < 0.04
+    all_lost = answers(np.full(160, True)), answers(np.full(160, False))
+    assert compare_losses(all_lost, all_lost[::-1], 0).interval[1] == 2
+    few = [answers(np.full(5, right)) for right in (True, False)]
+    assert np.isnan(compare_losses((few[0], few[1]), (few[1], few[0]), 0).smallest)
+
+
+def test_losses_are_compared_on_the_same_items_only():
+    a = answers(np.full(8, True))
+    fewer = Predictions(*(column[2:] for column in astuple(a)))
+    with pytest.raises(DataError, match=r"one answered 8, another 6, all of them 6"):
+        compare_losses((a, a), (a, fewer), 0)
+    one, other, third = shared(a, fewer, Predictions(*(column[:7] for column in astuple(a))))
+    assert one.id.tolist() == other.id.tolist() == third.id.tolist() == ["e0002", "e0003", "e0004", "e0005", "e0006"]
 
 
 def test_accuracies_are_what_scikit_learn_says():

@@ -18,7 +18,7 @@ FLOORS = [
     ["plan", "findings"],
     ["extraction", "results", "study_file", "comparisons"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
-    ["statistics", "store", "regions", "scenes"],
+    ["statistics", "exchange", "store", "regions", "scenes"],
     ["settings", "images", "digest", "exact", "device"],
     ["types"],
     ["errors"],

@@ -1,6 +1,7 @@
 """Two probes on the same items: how far apart they are, how sure that is, and what would have gone unseen.
 
-One noun, `Comparison`, made by `compare`. Whole groups are what is compared: the rows of one group share their luck.
+One noun, `Comparison`, made by `compare`, and by `compare_losses` of two differences. Whole groups are what is
+compared: the rows of one group share their luck.
 
 Several seeds: each has a split, and so a test part, of its own. `pool` puts the items of all seeds together; a group
 that is tested under several seeds stays one group, so that testing an image twice does not count as two images. What
@@ -13,27 +14,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 
 import numpy as np
 
-from vlprobe.digest import generator
 from vlprobe.errors import DataError
+from vlprobe.exchange import drawn_p, exact_p
 from vlprobe.statistics import LEVEL, by_group, effective_rows, jackknife, ratio, score, student, terms
 from vlprobe.types import Predictions
 
 POWER = 0.8
 """Chance of showing a difference of the size that `Comparison.smallest` names."""
-ENUMERATED = 12
-"""Up to so many groups that differ, every exchange is tried."""
-DRAWS = 100_000
-"""Exchanges drawn where there are more: p then is at least 1e-5, which leaves room for correction over many tests."""
 FEWEST = 6
 """With fewer groups no exchange is rare enough: 2 of 2^5 is more than 5 %."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One score minus another, on the same items."""
+    """One score minus another, on the same items; or what one model loses minus what another loses."""
 
     difference: float
     """Score of the first minus score of the second."""
@@ -49,7 +47,7 @@ class Comparison:
     """The smallest difference that a test part like this one shows four times out of five (two-sided, 5 %); NaN where
     none can be shown: fewer than six groups, or two probes that answered the very same numbers."""
     scores: tuple[float, float]
-    """Of the first and of the second, on these items."""
+    """Of the first and of the second, on these items; the two losses, where losses are compared."""
 
 
 def compare(a: Predictions, b: Predictions, seed: int) -> Comparison:
@@ -68,67 +66,105 @@ def compare(a: Predictions, b: Predictions, seed: int) -> Comparison:
     Raises:
         DataError: they did not answer the same items (see `shared`), or disagree on the target or group of one.
     """
-    a, b = _aligned(a, b)
-    metric = "accuracy" if a.target.dtype.kind == "U" else "r2"
-    rows = np.concatenate([terms(each.target, each.predicted, metric) for each in (a, b)], axis=1)
-    sums = by_group(rows, a.group)
-    gain = sums[:, 0] - sums[:, sums.shape[1] // 2]
-    scores = score(a.target, a.predicted, metric), score(b.target, b.predicted, metric)
+    return _compared(_aligned(a, b), (1, -1), seed)
+
+
+def compare_losses(a: tuple[Predictions, Predictions], b: tuple[Predictions, Predictions], seed: int) -> Comparison:
+    """Compare what two models lose, a difference of differences: (a[0] - a[1]) - (b[0] - b[1]).
+
+    Each pair is what a model's probes answered with its own input and with another, matched and mismatched say, all
+    four on the same items. As in `compare`, whole groups are exchanged: were nothing to choose between the models, the
+    two answers of the one could be swapped for the two of the other. `Comparison.scores` are the two losses.
+
+    Args:
+        a: answers of the first model's probes: with, and without.
+        b: answers of the second model's.
+        seed: as in `compare`.
+
+    Raises:
+        DataError: as `compare` does.
+    """
+    return _compared(_aligned(*a, *b), (1, -1, -1, 1), seed)
+
+
+def _compared(probes: Sequence[Predictions], signs: tuple[int, ...], seed: int) -> Comparison:
+    """Compare the sum of the scores of some probes with that of as many others, on the same items.
+
+    Args:
+        probes: row by row the same items.
+        signs: (probe,) how each score counts: 1 or -1, as many of the one as of the other.
+        seed: draws the exchanges, which swap all signs of a group.
+    """
+    first = probes[0]
+    metric = "accuracy" if first.target.dtype.kind == "U" else "r2"
+    rows = np.concatenate([terms(each.target, each.predicted, metric) for each in probes], axis=1)
+    sums = by_group(rows, first.group)
+    width = rows.shape[1] // len(probes)
+    gain = sums[:, ::width] @ signs
+    scores = [score(each.target, each.predicted, metric) for each in probes]
+    sides = scores if len(probes) == 2 else [scores[0] - scores[1], scores[2] - scores[3]]
     if metric == "accuracy":
-        p, (low, high, smallest) = exact_p(gain.astype(int)), _of_accuracies(rows, sums)
+        p, (low, high, smallest) = exact_p(gain.astype(int)), _of_accuracies(rows[:, ::width] @ signs, sums, signs)
     else:
-        p, (low, high, smallest) = drawn_p(gain, seed), _of_r2(sums)
-    return Comparison(scores[0] - scores[1], (low, high), p, len(a.id), len(sums), smallest, scores)
+        p, (low, high, smallest) = drawn_p(gain, seed), _of_r2(sums, signs)
+    return Comparison(sides[0] - sides[1], (low, high), p, len(first.id), len(sums), smallest, (sides[0], sides[1]))
 
 
-def _difference(sums: np.ndarray) -> np.ndarray:
-    """Return (draw,) differences from sums of (draw, terms of the first, then of the second)."""
-    half = sums.shape[1] // 2
-    return ratio(sums[:, :half]) - ratio(sums[:, half:])
+def _error(sums: np.ndarray, signs: tuple[int, ...]) -> tuple[float, float]:
+    """Return the difference and its jackknife error over groups, from (group, terms of the first, of the next, ...)."""
+
+    def difference(sums: np.ndarray) -> np.ndarray:
+        parts = np.split(sums, len(signs), axis=1)
+        return sum((sign * ratio(part) for sign, part in zip(signs, parts, strict=True)), np.zeros(len(sums)))
+
+    return float(difference(sums.sum(axis=0, keepdims=True))[0]), jackknife(sums, difference)
 
 
-def _error(sums: np.ndarray) -> tuple[float, float]:
-    """Return the difference and its jackknife error over groups."""
-    return float(_difference(sums.sum(axis=0, keepdims=True))[0]), jackknife(sums, _difference)
-
-
-def _of_r2(sums: np.ndarray) -> tuple[float, float, float]:
+def _of_r2(sums: np.ndarray, signs: tuple[int, ...]) -> tuple[float, float, float]:
     """Return (low, high, smallest): the difference, and Student's t times its jackknife error to both sides."""
     groups = len(sums)
     if groups < 2:
         return math.nan, math.nan, math.nan
-    difference, error = _error(sums)
+    difference, error = _error(sums, signs)
     t = student(groups, 1 - LEVEL / 2)
     shown = groups >= FEWEST and error > 0
     return difference - t * error, difference + t * error, (t + student(groups, POWER)) * error if shown else math.nan
 
 
-def _of_accuracies(rows: np.ndarray, sums: np.ndarray) -> tuple[float, float, float]:
-    """Return (low, high, smallest) of a difference of accuracies.
+def _of_accuracies(gain: np.ndarray, sums: np.ndarray, signs: tuple[int, ...]) -> tuple[float, float, float]:
+    """Return (low, high, smallest) of a difference of accuracies, or of a difference of such differences.
 
-    As many items are counted as there would be independent ones with the same jackknife error over groups; so many of
-    them are right by the first probe only, so many by the second only (`tango`).
+    As many items are counted as there would be independent ones with the same jackknife error over groups. Of two
+    probes, so many of them are right by the first only, so many by the second only (`tango`).
 
-    The error of `smallest` has half an item added to each of the four cells, right or wrong by the first and by the
-    second (Agresti & Min 2005), for two that never differ would have none. It is made larger where few answers
-    differ: p moves in steps then, of which half a one is added, as in Yates's correction; and no fewer than six that
-    differ, all in one direction, can be significant.
+    The error of `smallest`, and that of the interval for four probes, has two items added, one half to each of the four
+    cells, right or wrong by the first and by the second (Agresti & Min 2005), or an eighth to each of the sixteen of
+    four probes: those that never differ would have none. `smallest` is made larger where few answers differ: p moves
+    in steps then, of which half a one is added, as in Yates's correction; and no fewer than six that differ, all in one
+    direction, can be significant.
+
+    Args:
+        gain: (row,) sum of signs of the probes that are right.
+        sums: (group, terms of the first, of the next, ...).
+        signs: (probe,) 1 or -1.
     """
     groups = len(sums)
     if groups < 2:
         return math.nan, math.nan, math.nan
-    difference, error = _error(sums)
-    differ = float((rows[:, 0] != rows[:, 2]).mean())
-    items = effective_rows(differ - difference**2, error, len(rows), groups)
+    difference, error = _error(sums, signs)
+    square, added, most = float((gain**2).mean()), len(signs) / 2, len(signs) / 2
+    items = effective_rows(square - difference**2, error, len(gain), groups)
     t = student(groups, 1 - LEVEL / 2)
-    low, high = tango((differ + difference) / 2, (differ - difference) / 2, items, t)
+    middle = difference * items / (items + 2)
+    error = math.sqrt(((square * items + added) / (items + 2) - middle**2) / (items + 2))
+    if len(signs) == 2:
+        low, high = tango((square + difference) / 2, (square - difference) / 2, items, t)
+    else:
+        low, high = max(middle - t * error, -most), min(middle + t * error, most)
     if groups < FEWEST:
         return low, high, math.nan
-    middle, differ = difference * items / (items + 2), (differ * items + 1) / (items + 2)
-    error = math.sqrt((differ - middle**2) / (items + 2))
-    gain = (sums[:, 0] - sums[:, 2]).astype(int)
-    step = max(int(np.gcd.reduce(gain)), 1) / len(rows)
-    return low, high, min(max((t + student(groups, POWER)) * error + step, _six_of(items)), 1.0)
+    step = max(int(np.gcd.reduce((sums[:, :: sums.shape[1] // len(signs)] @ signs).astype(int))), 1) / len(gain)
+    return low, high, min(max((t + student(groups, POWER)) * error + step, _six_of(items)), most)
 
 
 def tango(up: float, down: float, items: float, t: float) -> tuple[float, float]:
@@ -165,89 +201,48 @@ def _six_of(items: float) -> float:
     return float(betaincinv(6, items - 5, POWER)) if items > 5 else 1.0
 
 
-def exact_p(gain: np.ndarray) -> float:
-    """Return the exact two-sided p of the sign-flip test of whole numbers, however many.
-
-    The share of all 2^groups sums of ±gain that are as large as the one observed, either way. They are counted, not
-    listed: the sum of the sizes that keep a plus sign has few values, and each group is added to its distribution.
-
-    Args:
-        gain: (group,) int: by how many rows more the first probe is right.
-    """
-    sizes = np.abs(gain[gain != 0])
-    chance = np.zeros(sizes.sum() + 1)
-    chance[0], reach = 1.0, 0
-    for size in sizes.tolist():
-        half = chance[: reach + 1] / 2
-        chance[: reach + 1] = half
-        chance[size : size + reach + 1] += half
-        reach += size
-    at_least = (reach + abs(int(gain.sum()))) // 2  # plus sizes of so much make a sum that large
-    return min(1.0, 2 * float(chance[at_least:].sum()))
-
-
-def drawn_p(gain: np.ndarray, seed: int) -> float:
-    """Return the two-sided p of the sign-flip test of any numbers.
-
-    All sums of ±gain are tried for up to 12 groups that differ; beyond, `DRAWS` of them, and the observed one is
-    counted among them: (b + 1) / (m + 1), Phipson & Smyth (2010).
-
-    R² of both probes has the same total sum of squares, whatever is exchanged, so that the difference of residual
-    sums of squares is all of the statistic that an exchange can change.
-
-    Args:
-        gain: (group,) by how much the residual sum of squares of the second exceeds that of the first.
-        seed: draws the signs.
-    """
-    sizes = np.abs(gain[gain != 0])
-    enough = abs(float(gain.sum())) * (1 - 1e-9)  # equal sums may round apart
-    if len(sizes) <= ENUMERATED:
-        every = (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes))) & 1
-        return float((np.abs(2 * (every @ sizes) - sizes.sum()) >= enough).mean())
-    rng, reached = generator(seed, "sign-flip"), 0
-    for _ in range(DRAWS // 1000):
-        bits = np.frombuffer(rng.bytes(1000 * -(-len(sizes) // 8)), np.uint8).reshape(1000, -1)
-        signs = np.unpackbits(bits, axis=1, count=len(sizes))
-        reached += int((np.abs(2 * (signs @ sizes) - sizes.sum()) >= enough).sum())
-    return (reached + 1) / (DRAWS + 1)
-
-
-def _aligned(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
-    first, second = shared(a, b)
-    if not len(first.id) == len(a.id) == len(b.id):
+def _aligned(*probes: Predictions) -> tuple[Predictions, ...]:
+    first, *others = same = shared(*probes)
+    counts = [len(each.id) for each in probes]
+    if min(counts) < max(counts) or len(first.id) < max(counts):
         raise DataError(
-            f"two probes can be compared on the same items only: one answered {len(a.id)}, the other {len(b.id)}, both "
-            f"of them {len(first.id)}. `shared` takes the items that both answered"
+            f"probes can be compared on the same items only: one answered {max(counts)}, another {min(counts)}, all of "
+            f"them {len(first.id)}. `shared` takes the items that all answered"
         )
-    for name in ("target", "group"):
-        left, right = getattr(first, name), getattr(second, name)
+    for other, name in product(others, ("target", "group")):
+        left, right = getattr(first, name), getattr(other, name)
         if not np.array_equal(left, right):
             i = int(np.argmax(left != right))
             raise DataError(
                 f"two probes cannot be compared: unit {first.index[i]} of example {first.id[i]} has the {name} "
                 f"'{left[i]}' for one and '{right[i]}' for the other; both must be asked the same task"
             )
-    return first, second
+    return same
 
 
-def shared(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions]:
-    """Return what two probes answered on the items that both answered, row by row the same item.
+def shared(*probes: Predictions) -> tuple[Predictions, ...]:
+    """Return what probes answered on the items that all of them answered, row by row the same item.
 
-    An item is a unit of an example. Where both have one row for each example, the example is the item: the word that
+    An item is a unit of an example. Where all have one row for each example, the example is the item: the word that
     a text model is asked about is unit 3 of its text, and a question on the whole image, unit 0, to an image model.
 
     Raises:
         DataError: one of them answered an item twice.
     """
-    alone = all(len(np.unique(each.id)) == len(each.id) for each in (a, b))
-    items = [_items(each, alone) for each in (a, b)]
-    for item, each in zip(items, (a, b), strict=True):
+    alone = all(len(np.unique(each.id)) == len(each.id) for each in probes)
+    items = [_items(each, alone) for each in probes]
+    for item, each in zip(items, probes, strict=True):
         names, counts = np.unique(item, return_counts=True)
         if len(names) < len(each.id):
             double = str(names[counts.argmax()]).replace("\x1f", ", unit ")
             raise DataError(f"example {double} is answered {counts.max()} times by one probe; ids must differ")
-    _, left, right = np.intersect1d(items[0], items[1], assume_unique=True, return_indices=True)
-    return _rows(a, left), _rows(b, right)
+    common = items[0]
+    for item in items[1:]:
+        common = np.intersect1d(common, item, assume_unique=True)
+    return tuple(
+        _rows(each, np.intersect1d(common, item, assume_unique=True, return_indices=True)[2])
+        for item, each in zip(items, probes, strict=True)
+    )
 
 
 def pool(answers: Mapping[int, Predictions]) -> Predictions:
