@@ -28,12 +28,13 @@ class Planted:
     def put(self, right, model="m", condition="matched", **other):
         right = right if isinstance(right, np.ndarray) else np.arange(self.n) < right * self.n
         names = {"stage": "pretrained", "control": "", "layer": "joint.1", "seed": 0, "task": "colour"} | other
+        names = {"probe": "logistic", "metric": "accuracy"} | names
         validation = names.pop("validation", float(right.mean()))
         named = "x".join([model, condition, *map(str, names.values())])
         key = names.pop("key", named.replace(".", "y").replace("-", "z"))
         result = Result(
-            level=self.level, model=model, revision="r", condition=condition, unit="input: cls", probe="logistic",
-            metric="accuracy", score=float(right.mean()), interval=(0.0, 1.0), validation=validation, l2=1.0,
+            level=self.level, model=model, revision="r", condition=condition, unit="input: cls",
+            score=float(right.mean()), interval=(0.0, 1.0), validation=validation, l2=1.0,
             n_train=N, n_test=self.n, key=key, **names,
         )  # fmt: skip
         ids = np.array([f"e{i}" for i in range(self.n)])

@@ -16,7 +16,7 @@ FLOORS = [
     ["study"],
     ["run", "provenance", "report", "zoo"],
     ["plan", "findings"],
-    ["extraction", "results", "study_file", "comparisons"],
+    ["extraction", "results", "study_file", "comparisons", "listening"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "exchange", "store", "regions", "scenes"],
     ["settings", "images", "digest", "exact", "device"],

@@ -188,6 +188,8 @@ def test_two_models_of_one_name_are_refused(tmp_path):
         ({"pooling": {"wrd": "first"}}, "unknown key 'pooling.wrd'; did you mean 'word'?"),
         ({"name": "../up"}, "name"),
         ({"tasks": []}, "tasks"),
+        ({"probes": ["linaer"]}, "probes: unknown probe 'linaer'; did you mean 'linear'?"),
+        ({"probes": ["linear", "linear"]}, "probes must be different"),
     ],
 )
 def test_wrong_settings_name_the_key(settings, message):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
 from vlprobe.extraction import Extraction, ImageDigests, layers_of, missing, request
+from vlprobe.listening import SHUFFLED
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
@@ -29,6 +30,8 @@ class Wanted:
 
     layer: str
     """Layer address; empty for `majority`, which looks at no layer."""
+    probe: str
+    """As the study calls it: `linear`, ...; empty for `majority`."""
     control: str
     """As in `Result`."""
     key: str
@@ -55,8 +58,10 @@ class Cell:
     """Example id -> train, validation or test."""
     layers: tuple[str, ...]
     """Addresses to probe."""
+    probes: tuple[str, ...]
+    """How to listen to each of them."""
     key: str
-    """Content address of inputs, targets, parts, seed and probe."""
+    """Content address of inputs, targets, parts and seed."""
 
     def wanted(self, store: Store) -> list[Wanted]:
         """Return the results that this cell is to bring.
@@ -67,8 +72,13 @@ class Cell:
         poolable = layers_of(self.trained, store)
         if poolable:
             layers = [layer for layer in layers if layer in poolable]
-        pairs = [("", "majority"), *((layer, control) for layer in layers for control in ("", "shuffled-labels"))]
-        return [Wanted(layer, control, digest(self.key, layer, control)) for layer, control in pairs]
+        each = [(layer, probe, control) for layer in layers for probe in self.probes for control in SHUFFLED]
+        return [Wanted(*names, self._address(*names)) for names in [("", "", "majority"), *each]]
+
+    def _address(self, layer: str, probe: str, control: str) -> str:
+        """Return the content address of one result; `linear` is not named, being what there is where none is."""
+        named = () if probe in ("", "linear") else (probe,)
+        return digest(self.key, layer, control, *named)
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,8 @@ def _cells(
             if trained.unit != "input":  # a pooler is one vector for the whole input
                 layers = tuple(layer for layer in layers if not layer.endswith(".pooler"))
             key = _key(trained, tested, part, asked)
-            cells.append(Cell(model, task, condition, asked.seed, trained, tested, part, layers, key))
+            probes = tuple(file.probes)
+            cells.append(Cell(model, task, condition, asked.seed, trained, tested, part, layers, probes, key))
     return cells
 
 

@@ -9,17 +9,15 @@ from typing import Protocol
 
 import numpy as np
 
-from vlprobe.digest import generator
 from vlprobe.errors import DataError, VlprobeError
 from vlprobe.extraction import compute, features, layers_of
 from vlprobe.findings import find, write_findings
+from vlprobe.listening import LISTENERS, Heard, Layer, majority
 from vlprobe.plan import Cell, Plan, Wanted
-from vlprobe.probes.linear import L2Path, Logistic, Probed, Ridge, probe_sets
 from vlprobe.results import Results
-from vlprobe.statistics import interval, score
 from vlprobe.store import Store
 from vlprobe.study_file import StudyFile
-from vlprobe.types import SPLITS, Features, Predictions, Result
+from vlprobe.types import SPLITS, Features, Result
 
 
 class Bars(Protocol):
@@ -94,7 +92,7 @@ def _bare(cell: Cell, results: Results, store: Store) -> list[str]:
     """Return one line for every result of a cell that is on disk without its predictions."""
     where = f"{cell.task.name}, {cell.model.name}, {cell.condition}, seed {cell.seed}"
     bare = [wanted for wanted in cell.wanted(store) if wanted.key in results.bare]
-    names = [" ".join(filter(None, (wanted.layer, wanted.control))) for wanted in bare]
+    names = [" ".join(filter(None, (each.layer, each.probe.removeprefix("linear"), each.control))) for each in bare]
     return [f"{where}, {name}: its predictions were missing or damaged" for name in names]
 
 
@@ -104,17 +102,17 @@ def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> 
         if wanted.key not in results.known:
             by_layer.setdefault(wanted.layer, []).append(wanted)
     poolings = layers_of(cell.trained, store)
-    for layer, wanted_here in by_layer.items():
-        source = layer or next(iter(poolings))  # the majority needs targets, which every layer brings
-        parts = _parts(cell, store, source)
-        probes = _probes(cell, parts) if layer else {"majority": _majority(cell, parts)}
+    for name, wanted_here in by_layer.items():
+        source = name or next(iter(poolings))  # the majority needs targets, which every layer brings
+        layer = Layer(cell.task, cell.seed, _parts(cell, store, source))
+        heard: dict[str, Mapping[str, Heard]] = {}
         for wanted in wanted_here:
-            probed = probes[wanted.control]
-            how = poolings[layer] if layer else ""
-            result = _result(cell, wanted, parts, probed)
-            test = parts["test"]
-            answers = Predictions(test.id, test.index, test.group, test.y, probed.predicted)
-            results.add(replace(result, unit=f"{cell.trained.unit}: {how}" if how else cell.trained.unit), answers)
+            if wanted.probe not in heard:
+                listen = LISTENERS[wanted.probe] if wanted.probe else lambda layer: {"majority": majority(layer)}
+                heard[wanted.probe] = listen(layer)
+            answered = heard[wanted.probe][wanted.control]
+            unit = f"{cell.trained.unit}: {poolings[name]}" if name else cell.trained.unit
+            results.add(_result(cell, wanted, unit, answered), answered.predictions)
             bars.probed(1)
 
 
@@ -134,39 +132,7 @@ def _parts(cell: Cell, store: Store, layer: str) -> dict[str, Features]:
     return parts
 
 
-def _kind(cell: Cell) -> type[L2Path]:
-    return Logistic if cell.task.classes else Ridge
-
-
-def _probes(cell: Cell, parts: Mapping[str, Features]) -> dict[str, Probed]:
-    """Probe true and shuffled labels together: one factorisation serves both.
-
-    Both are done even where one is wanted, so that a result does not depend on which others were there.
-    """
-    train, validation, test = (parts[name] for name in SPLITS)
-    shuffled = (_shuffled(train.y, cell, "train"), _shuffled(validation.y, cell, "validation"))
-    probed = probe_sets(_kind(cell), (train.X, validation.X, test.X), [(train.y, validation.y), shuffled])
-    return dict(zip(("", "shuffled-labels"), probed, strict=True))
-
-
-def _shuffled(y: np.ndarray, cell: Cell, part: str) -> np.ndarray:
-    return generator(cell.seed, "shuffled-labels", cell.task.name, part).permutation(y)
-
-
-def _majority(cell: Cell, parts: Mapping[str, Features]) -> Probed:
-    y = np.concatenate([parts["train"].y, parts["validation"].y])
-    if cell.task.classes:
-        values, counts = np.unique(y, return_counts=True)
-        answer = values[counts.argmax()]
-    else:
-        answer = y.mean()
-    predicted = np.full(len(parts["test"].y), answer)
-    held_out = np.full(len(parts["validation"].y), answer)
-    return Probed(predicted, score(parts["validation"].y, held_out, _kind(cell).metric), None, ())
-
-
-def _result(cell: Cell, wanted: Wanted, parts: Mapping[str, Features], probed: Probed) -> Result:
-    kind, test = _kind(cell), parts["test"]
+def _result(cell: Cell, wanted: Wanted, unit: str, heard: Heard) -> Result:
     return Result(
         task=cell.task.name,
         level=cell.task.level,
@@ -175,19 +141,19 @@ def _result(cell: Cell, wanted: Wanted, parts: Mapping[str, Features], probed: P
         revision=cell.model.revision,
         condition=cell.condition,
         layer=wanted.layer,
-        unit=cell.trained.unit,
-        probe="" if wanted.control == "majority" else kind.__name__.lower(),
+        unit=unit,
+        probe=heard.probe,
         seed=cell.seed,
         control=wanted.control,
-        metric=kind.metric,
-        score=score(test.y, probed.predicted, kind.metric),
-        interval=interval(test.y, probed.predicted, test.group, kind.metric),
-        validation=probed.validation,
-        l2=probed.l2,
-        n_train=len(parts["train"].y) + len(parts["validation"].y),
-        n_test=len(test.y),
+        metric=heard.metric,
+        score=heard.score,
+        interval=heard.interval,
+        validation=heard.validation,
+        l2=heard.l2,
+        n_train=heard.n_train,
+        n_test=heard.n_test,
         key=wanted.key,
-        warnings=probed.warnings,
+        warnings=heard.warnings,
     )
 
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from vlprobe.errors import did_you_mean
 from vlprobe.pairing import read_condition
+from vlprobe.probes import PROBES
 from vlprobe.settings import Settings
 
 
@@ -33,6 +35,8 @@ class StudyFile(Settings):
     """Layer addresses to probe."""
     pooling: Pooling = Pooling()
     """How each unit is pooled."""
+    probes: list[str] = ["linear"]
+    """How to listen; see `vlprobe list probes`. `linear` is always there, and is the answer; others stand beside it."""
     seeds: list[int] = Field(default=[0], min_length=1)
     """Each draws a split (where none is given), a derangement, a validation part and controls of its own."""
     data: dict[str, str] = {}
@@ -54,6 +58,16 @@ class StudyFile(Settings):
         if len(set(seeds)) != len(seeds) or min(seeds) < 0:
             raise ValueError("seeds must be different numbers from 0 up")
         return seeds
+
+    @field_validator("probes")
+    @classmethod
+    def _beside_linear(cls, probes: list[str]) -> list[str]:
+        for probe in probes:
+            if probe not in PROBES:
+                raise ValueError(f"unknown probe '{probe}'{did_you_mean(probe, PROBES)}")
+        if len(set(probes)) != len(probes):
+            raise ValueError("probes must be different")
+        return ["linear", *(probe for probe in probes if probe != "linear")]
 
     @field_validator("conditions")
     @classmethod

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from vlprobe.findings.answers import Answer, Reader, best_layer, choose
+from vlprobe.findings.answers import Answer, Reader, best_layer, choose, of_linear
 from vlprobe.findings.compared import Compared, architectures_of, compare_all, unseeing
 from vlprobe.findings.finding import FILE, KINDS, Finding, read_findings, write_findings
 from vlprobe.findings.verdicts import VERDICTS, verdict
@@ -14,7 +14,18 @@ from vlprobe.findings.wording import sentence, unseeing_sentence, verdict_senten
 from vlprobe.results import Results
 from vlprobe.types import Result
 
-__all__ = ["FILE", "KINDS", "VERDICTS", "Finding", "best_layer", "find", "headlines", "read_findings", "write_findings"]
+__all__ = [
+    "FILE",
+    "KINDS",
+    "VERDICTS",
+    "Finding",
+    "best_layer",
+    "find",
+    "headlines",
+    "of_linear",
+    "read_findings",
+    "write_findings",
+]
 
 BENEATH = ("majority", "mismatched", "rest", "unseen")
 """Kinds that a verdict is made of."""

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from vlprobe.comparisons import pool
 from vlprobe.errors import DataError
+from vlprobe.probes import LINEAR
 from vlprobe.results import Results
 from vlprobe.types import Predictions, Result
 
@@ -35,16 +36,21 @@ class Answer:
     """Control (empty: the probe) -> seed -> key of the result; of the chosen layer, and of the majority."""
 
 
+def of_linear(results: Iterable[Result]) -> list[Result]:
+    """Return the results of the linear probe and of the controls beside it: the others do not answer for a model."""
+    return [result for result in results if not result.probe or result.probe in LINEAR]
+
+
 def best_layer(results: Sequence[Result]) -> str:
-    """Return the layer with the best mean validation score over seeds; of equal ones, the first of its stream.
+    """Return the layer where the linear probe has the best mean validation score over seeds; of equal ones, the first.
 
     Layers that lack a seed which others have (a run that was stopped) are not in the choice.
 
     Args:
-        results: of one model on one task under one condition; controls are passed over.
+        results: of one model on one task under one condition; controls and other probes are passed over.
     """
     by_layer: dict[str, dict[int, float]] = {}
-    for result in results:
+    for result in of_linear(results):
         if not result.control:
             by_layer.setdefault(result.layer, {})[result.seed] = result.validation
     most = max(len(scores) for scores in by_layer.values())
@@ -64,13 +70,13 @@ def _place(layer: str) -> tuple[str, int, str]:
 
 
 def choose(results: Iterable[Result]) -> list[Answer]:
-    """Return one answer for every model, stage, task and condition of which at least one probe is there.
+    """Return one answer for every model, stage, task and condition of which at least one linear probe is there.
 
     Raises:
         DataError: two results for the same probe and seed: of two runs with another limit or other data.
     """
     cells: dict[tuple[str, str, str, str], list[Result]] = {}
-    for result in results:
+    for result in of_linear(results):
         cells.setdefault((result.task, result.model, result.stage, result.condition), []).append(result)
     return [_answer(rows) for _, rows in sorted(cells.items()) if any(not row.control for row in rows)]
 

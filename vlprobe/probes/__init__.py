@@ -1,9 +1,12 @@
 """How we listen: probes by name, and the controls beside them."""
 
 PROBES = {
-    "logistic": "L2-regularised multinomial logistic regression, for classes; scored by accuracy",
-    "ridge": "ridge regression, for numbers; scored by R²",
+    "linear": "L2-regularised logistic regression for classes, scored by accuracy; ridge for numbers, by R²",
 }
+"""What a study file can name."""
+
+LINEAR = ("logistic", "ridge")
+"""What `linear` is called in a result, as the task asks. It is the answer; any other probe stands beside it."""
 
 CONTROLS = {
     "majority": "the commonest class of train (the mean, for numbers), whatever the input",

@@ -7,17 +7,18 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from vlprobe.findings import Finding, best_layer
+from vlprobe.findings import Finding, best_layer, of_linear
+from vlprobe.probes import LINEAR
 from vlprobe.types import Result
 
 
 def summarise(results: Iterable[Result], findings: Sequence[Finding] = ()) -> dict[str, Any]:
     """Return {task: {level, metric, conditions, rows: {model: {condition: cell}}, verdicts: {model: verdict}}}.
 
-    A cell is the layer with the best mean validation score over seeds (the test part takes no part in the choice),
-    with its mean test score, the interval that holds every seed's interval, and the controls beside it. A verdict
-    says where the model takes the target from, what it does not see, and whether matched was shown to differ from
-    mismatched.
+    A cell is the layer where the linear probe has the best mean validation score over seeds (the test part takes no
+    part in the choice), with its mean test score, the interval that holds every seed's interval, and the controls
+    beside it; under `beside`, what other probes made of that layer. A verdict says where the model takes the target
+    from, what it does not see, and whether matched was shown to differ from mismatched.
 
     Args:
         results: of one run.
@@ -56,7 +57,7 @@ def _task(results: Sequence[Result]) -> dict[str, Any]:
         rows.setdefault(model, {})[condition] = _cell(inside)
     return {
         "level": results[0].level,
-        "metric": results[0].metric,
+        "metric": of_linear(results)[0].metric,
         "conditions": list(dict.fromkeys(result.condition for result in results)),
         "rows": rows,
     }
@@ -64,17 +65,37 @@ def _task(results: Sequence[Result]) -> dict[str, Any]:
 
 def _cell(results: Sequence[Result]) -> dict[str, Any]:
     by_layer: dict[str, list[Result]] = {}
-    for result in results:
+    linear = of_linear(results)
+    for result in linear:
         if not result.control:
             by_layer.setdefault(result.layer, []).append(result)
-    majority = [result.score for result in results if result.control == "majority"]
+    majority = [result.score for result in linear if result.control == "majority"]
     layers = {name: _layer(rows) for name, rows in by_layer.items()}
     cell: dict[str, Any] = {"majority": _mean(majority), "layers": layers}
     if not by_layer:
         return cell
     best = best_layer(results)
-    shuffled = [r.score for r in results if r.control == "shuffled-labels" and r.layer == best]
-    return cell | {"layer": best, "shuffled": _mean(shuffled)} | layers[best]
+    beside = _beside([result for result in results if result.layer == best])
+    return cell | {"layer": best, "shuffled": _shuffled(linear, best), "beside": beside} | layers[best]
+
+
+def _beside(results: Sequence[Result]) -> dict[str, Any]:
+    """Return {probe: layer} of the probes at one layer that are not linear, each in its own metric."""
+    by_probe: dict[str, list[Result]] = {}
+    for result in results:
+        if result.probe not in ("", *LINEAR):
+            by_probe.setdefault(result.probe, []).append(result)
+    made = {}
+    for name, rows in by_probe.items():
+        probed = [row for row in rows if not row.control]
+        if probed:
+            shuffled = {"metric": probed[0].metric, "shuffled": _shuffled(rows, probed[0].layer)}
+            made[name] = _layer(probed) | shuffled
+    return made
+
+
+def _shuffled(results: Sequence[Result], layer: str) -> float:
+    return _mean([each.score for each in results if each.control == "shuffled-labels" and each.layer == layer])
 
 
 def _layer(rows: Sequence[Result]) -> dict[str, Any]:

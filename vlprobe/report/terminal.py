@@ -23,10 +23,15 @@ LEGEND = (
 """What the signs of the tables and findings mean."""
 
 
+UNITS = {"compression": "x"}
+"""Metric -> what is written behind its number, where it is not the one that the table is about."""
+
+
 def print_tables(summary: Mapping[str, Any], console: Console) -> None:
     """Print one table a task: model by condition, each cell with score, interval, layer and controls.
 
-    A cell is a few short lines, so that five conditions stand side by side on a narrow terminal.
+    A cell is a few short lines, so that five conditions stand side by side on a narrow terminal. Probes that were asked
+    for beside the linear one follow below it, on the layer that the linear one chose.
     """
     for name, task in summary.items():
         title = escape(f"{name} ({task['level']}), {task['metric']}")
@@ -66,7 +71,17 @@ def _cell(cell: Mapping[str, Any] | None, differs: bool) -> str:
     controls += [f"shuffled {_number(cell['shuffled'])}", f"n = {cell['n_test']}"]
     controls += [f"{cell['seeds']} seeds"] if cell["seeds"] > 1 else []
     lines = [f"[bold]{_number(cell['score'])}[/bold]{' *' if differs else ''}", bounds, escape(cell["layer"])]
-    return "\n".join([*lines, *(f"[dim]{line}[/dim]" for line in controls)])
+    beside = [line for name, probed in cell["beside"].items() for line in _beside(name, probed)]
+    return "\n".join([*lines, *(f"[dim]{line}[/dim]" for line in controls), *beside])
+
+
+def _beside(name: str, probed: Mapping[str, Any]) -> list[str]:
+    """Return what a probe that is not linear made of the layer that the linear one chose."""
+    unit = UNITS.get(probed["metric"], "")
+    return [
+        f"{escape(name)} {_number(probed['score'])}{unit}",
+        f"[dim]  shuffled {_number(probed['shuffled'])}{unit}[/dim]",
+    ]
 
 
 def print_findings(findings: Sequence[Finding], folder: Path, console: Console) -> None:

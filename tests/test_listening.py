@@ -1,0 +1,120 @@
+"""Probes beside the linear one: asked for by name, kept apart from it, computed once."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_findings import Planted
+from test_report import printed
+
+from test_study import study
+from toys import Toy
+from vlprobe.digest import digest
+from vlprobe.findings import best_layer
+from vlprobe.listening import LISTENERS
+from vlprobe.probes import PROBES
+from vlprobe.report.summary import summarise
+from vlprobe.store import Store
+
+
+@pytest.fixture
+def parrot(monkeypatch):
+    """A probe that says what the linear one says."""
+    monkeypatch.setitem(PROBES, "parrot", "says what the linear one says")
+
+    def listen(layer):
+        return {control: replace(heard, probe="parrot") for control, heard in LISTENERS["linear"](layer).items()}
+
+    monkeypatch.setitem(LISTENERS, "parrot", listen)
+
+
+def test_every_probe_has_a_listener():
+    assert list(PROBES) == list(LISTENERS)
+
+
+def test_linear_is_there_where_it_is_not_named(tmp_path, parrot):
+    assert study(tmp_path).file.probes == ["linear"]
+    assert study(tmp_path, probes=[]).file.probes == ["linear"]
+    assert study(tmp_path, probes=["parrot"]).file.probes == ["linear", "parrot"]
+
+
+def test_another_probe_leaves_what_is_there_as_it_is(tmp_path, parrot):
+    alone = study(tmp_path).run()
+    before = (tmp_path / "results.jsonl").read_text()
+    beside = study(tmp_path, probes=["parrot", "linear"])
+    assert beside.plan().probes == 2 * 2  # layers x (true, shuffled)
+    both = beside.run()
+    assert [result for result in both if result.probe != "parrot"] == alone
+    assert (tmp_path / "results.jsonl").read_text().startswith(before)
+    added = [result for result in both if result.probe == "parrot"]
+    assert [(r.layer, r.control) for r in added] == [
+        (layer, control) for layer in ("joint.0", "joint.1") for control in ("", "shuffled-labels")
+    ]
+    assert json.loads((tmp_path / "study.json").read_text())["study"]["probes"] == ["linear", "parrot"]
+    model = Toy()
+    again = study(tmp_path, [model], probes=["parrot"])
+    assert again.plan().probes == 0
+    assert again.run() == both and not model.seen
+
+
+def test_a_linear_result_is_called_what_it_was_called_before_there_were_others(tmp_path, parrot):
+    opened = study(tmp_path, probes=["parrot"])
+    (cell,) = opened.plan().cells
+    keys = {(each.layer, each.probe, each.control): each.key for each in cell.wanted(Store(tmp_path))}
+    assert keys["", "", "majority"] == digest(cell.key, "", "majority")
+    assert keys["joint.1", "linear", ""] == digest(cell.key, "joint.1", "")
+    assert len(set(keys.values())) == len(keys) == 1 + 2 * 2 * 2
+
+
+def test_lost_answers_of_another_probe_are_named(tmp_path, parrot):
+    results = study(tmp_path, probes=["parrot"]).run()
+    lost = next(r for r in results if r.probe == "parrot" and r.layer == "joint.1" and r.control)
+    (tmp_path / "predictions" / f"{lost.key}.npz").unlink()
+    assert study(tmp_path, probes=["parrot"]).run() == results
+    said = json.loads((tmp_path / "study.json").read_text())["computed_again"]
+    assert said == [
+        "colour, toy, matched, seed 0, joint.1 parrot shuffled-labels: its predictions were missing or damaged"
+    ]
+
+
+def beside(folder):
+    """Return a model whose other probes know more, best at another layer than the linear one's."""
+    planted = Planted(folder).model(0.6, 0.25, layer="joint.1").model(0.5, 0.25, layer="joint.2")
+    for layer, right in (("joint.1", 0.8), ("joint.2", 0.95)):
+        for condition in ("matched", "mismatched"):
+            planted.put(right, condition=condition, layer=layer, probe="mlp")
+            planted.put(right / 2, condition=condition, layer=layer, probe="mlp", control="shuffled-labels")
+    for control, compression in (("", 3.25), ("shuffled-labels", 0.75)):
+        planted.put(
+            np.full(planted.n, compression), layer="joint.1", probe="mdl", metric="compression", control=control
+        )
+    return planted
+
+
+def test_no_other_probe_has_a_say(tmp_path):
+    mixed, alone = beside(tmp_path / "a"), Planted(tmp_path / "b")
+    alone.model(0.6, 0.25, layer="joint.1").model(0.5, 0.25, layer="joint.2")
+    assert mixed.find() == alone.find()
+    matched = [result for result in mixed.results.all() if result.condition == "matched"]
+    assert best_layer(matched) == best_layer(list(reversed(matched))) == "joint.1"
+    cells = [summarise(each.results.all())["colour"]["rows"]["m (pretrained)"]["matched"] for each in (mixed, alone)]
+    others = cells[0].pop("beside")
+    assert cells[1].pop("beside") == {}
+    assert cells[0] == cells[1]
+    assert {name: (each["metric"], each["score"], each["shuffled"]) for name, each in others.items()} == {
+        "mlp": ("accuracy", pytest.approx(0.8), pytest.approx(0.4)),
+        "mdl": ("compression", 3.25, 0.75),
+    }
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_metric_of_a_table_is_the_linear_probes(tmp_path, order):
+    assert summarise(beside(tmp_path).results.all()[::order])["colour"]["metric"] == "accuracy"
+
+
+def test_a_table_shows_the_others_below(tmp_path):
+    rows = [line.split("│")[3].strip() for line in printed(beside(tmp_path)).splitlines() if line.count("│") == 5]
+    assert rows[:3] == ["0.600 *", "[0.000, 1.000]", "joint.1"]
+    at = rows.index("mlp 0.800")
+    assert rows[at : at + 4] == ["mlp 0.800", "shuffled 0.400", "mdl 3.250x", "shuffled 0.750x"]

@@ -1,0 +1,120 @@
+"""How each probe of a study listens to one layer, and to the same layer with shuffled labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlprobe.digest import generator
+from vlprobe.probes.linear import L2Path, Logistic, Ridge, probe_sets
+from vlprobe.statistics import interval, score
+from vlprobe.types import SPLITS, Features, Predictions, Task
+
+SHUFFLED = ("", "shuffled-labels")
+"""What every probe is trained on: the true labels, and, as a control, shuffled ones."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of one cell, ready to be listened to."""
+
+    task: Task
+    """The task."""
+    seed: int
+    """Draws whatever is drawn."""
+    parts: Mapping[str, Features]
+    """Train, validation and test."""
+
+    @property
+    def kind(self) -> type[L2Path]:
+        """The linear probe that the targets ask for."""
+        return Logistic if self.task.classes else Ridge
+
+    def labels(self, control: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the targets of train and validation, shuffled inside each for the control."""
+        train, validation = self.parts["train"].y, self.parts["validation"].y
+        if control != "shuffled-labels":
+            return train, validation
+        return self._shuffled(train, "train"), self._shuffled(validation, "validation")
+
+    def _shuffled(self, y: np.ndarray, part: str) -> np.ndarray:
+        return generator(self.seed, "shuffled-labels", self.task.name, part).permutation(y)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one probe made of one layer: the fields of `Result` that it brings, and its answers."""
+
+    probe: str
+    """As in `Result`."""
+    metric: str
+    """As in `Result`."""
+    score: float
+    """As in `Result`."""
+    interval: tuple[float, float]
+    """As in `Result`."""
+    validation: float
+    """As in `Result`."""
+    l2: float | None
+    """As in `Result`."""
+    n_train: int
+    """As in `Result`."""
+    n_test: int
+    """As in `Result`."""
+    warnings: tuple[str, ...]
+    """As in `Result`."""
+    predictions: Predictions
+    """Its answers."""
+
+
+def majority(layer: Layer) -> Heard:
+    """Answer the commonest class of train and validation (the mean, for numbers), whatever the input."""
+    y, held_out = np.concatenate([layer.parts["train"].y, layer.parts["validation"].y]), layer.parts["validation"].y
+    if layer.task.classes:
+        values, counts = np.unique(y, return_counts=True)
+        answer = values[counts.argmax()]
+    else:
+        answer = y.mean()
+    validation = score(held_out, np.full(len(held_out), answer), layer.kind.metric)
+    return _on_test(layer, "", np.full(len(layer.parts["test"].y), answer), validation)
+
+
+def _linear(layer: Layer) -> dict[str, Heard]:
+    """Probe true and shuffled labels together: one factorisation serves both."""
+    train, validation, test = (layer.parts[name].X for name in SPLITS)
+    probed = probe_sets(layer.kind, (train, validation, test), [layer.labels(control) for control in SHUFFLED])
+    return {
+        control: _on_test(layer, layer.kind.__name__.lower(), each.predicted, each.validation, each.l2, each.warnings)
+        for control, each in zip(SHUFFLED, probed, strict=True)
+    }
+
+
+def _on_test(
+    layer: Layer,
+    probe: str,
+    predicted: np.ndarray,
+    validation: float,
+    l2: float | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Heard:
+    """Score the answers (row,) that a probe, fitted on train and validation, gave on the test part."""
+    test, metric = layer.parts["test"], layer.kind.metric
+    return Heard(
+        probe=probe,
+        metric=metric,
+        score=score(test.y, predicted, metric),
+        interval=interval(test.y, predicted, test.group, metric),
+        validation=validation,
+        l2=l2,
+        n_train=len(layer.parts["train"].y) + len(layer.parts["validation"].y),
+        n_test=len(test.y),
+        warnings=warnings,
+        predictions=Predictions(test.id, test.index, test.group, test.y, predicted),
+    )
+
+
+LISTENERS: dict[str, Callable[[Layer], dict[str, Heard]]] = {"linear": _linear}
+"""Probe of a study -> what it hears, by control. All controls are done even where one is wanted, so that a result does
+not depend on which others were there."""
