@@ -217,6 +217,56 @@ def test_stages_of_one_architecture_are_compared_and_no_others(tmp_path):
     )
 
 
+def tuned(folder, pretrained, fine_tuned, level="multimodal"):
+    """Plant a model at two stages: (matched, mismatched) of each."""
+    planted = Planted(folder, level)
+    for model, stage, both in (("vilt", "pretrained", pretrained), ("vilt-vqa", "vqa", fine_tuned)):
+        for condition, right in zip(("matched", "mismatched"), both, strict=True):
+            planted.put(right, model, condition, stage=stage)
+    planted.results.describe(described(("vilt", "ViLT"), ("vilt-vqa", "ViLT")))
+    return planted
+
+
+@pytest.mark.parametrize("level", ["multimodal", "vision"])
+def test_what_fine_tuning_changed_is_found(tmp_path, level):
+    """Both know as much with the right image; the tuned one loses half of it with a wrong one, the other a tenth."""
+    changed = tuned(tmp_path, (0.9, 0.8), (0.9, 0.4), level).one("stage-loss")
+    assert changed.effect == pytest.approx(0.4)
+    assert changed.scores == pytest.approx({"vilt-vqa (vqa)": 0.5, "vilt (pretrained)": 0.1})
+    assert changed.significant and changed.interval[0] < 0.4 < changed.interval[1]
+    assert changed.p == pytest.approx(2 * 0.5**48)  # 48 items change sides, all one way
+    assert changed.layers == ("joint.1",) * 4
+    moved = "text" if level == "vision" else "image"
+    assert changed.statement.startswith(
+        f"colour: vilt-vqa needs the {moved} more than vilt: a wrong {moved} costs 0.500 of accuracy "
+        "(joint.1, joint.1) against 0.100 (joint.1, joint.1), +0.400 ["
+    )
+    assert headlines([changed]) == [changed]
+
+
+def test_no_change_is_found_where_as_much_is_lost(tmp_path):
+    """The tuned one knows more, and what it knows more it keeps with a wrong image: nothing is said of reliance."""
+    planted = tuned(tmp_path, (0.6, 0.3), (0.9, 0.6))
+    assert planted.one("stage").significant
+    kept = planted.one("stage-loss")
+    assert (kept.significant, kept.effect) == (False, pytest.approx(0))
+    assert "vilt-vqa is not shown to need the image more or less than vilt" in kept.statement
+    assert f"less than {kept.smallest:.3f} may go unseen" in kept.statement
+
+
+def test_losses_need_both_sides_of_both_models(tmp_path):
+    planted = Planted(tmp_path)
+    planted.results.describe(described(("vilt", "ViLT"), ("vilt-vqa", "ViLT"), ("noise", "ViLT")))
+    planted.put(0.9, "vilt").put(0.5, "vilt", "mismatched").put(0.9, "vilt-vqa", stage="vqa")
+    assert "stage-loss" not in {finding.kind for finding in planted.find()}
+    planted.put(0.9, "noise", stage="random").put(0.2, "noise", "mismatched", stage="random")
+    assert "stage-loss" not in {finding.kind for finding in planted.find()}  # untrained: `random` says all
+    for condition in ("matched", "mismatched"):  # does not see the image
+        planted.put(0.9, "blind", condition, stage="vqa", key="same")
+    planted.results.describe(described(("vilt", "ViLT"), ("blind", "ViLT")))
+    assert "stage-loss" not in {finding.kind for finding in planted.find()}
+
+
 def test_one_side_alone_is_compared(tmp_path):
     findings = Planted(tmp_path).put(0.9).put(0.3, condition="text-only").put(0.9, condition="image-only").find()
     assert [(finding.kind, finding.significant) for finding in findings] == [("text-only", True), ("image-only", False)]

@@ -87,8 +87,9 @@ def _importance(finding: Finding) -> tuple[object, ...]:
 
 def _of_test(test: Compared) -> Finding:
     found = test.comparison
+    asked = (test.first, *(() if test.control == "majority" else (test.second,)), *test.wrong)
     names = (test.first.condition, test.control or test.second.condition)
-    if test.kind in ("stage", "random"):
+    if test.kind in ("stage", "stage-loss", "random"):
         names = (f"{test.first.model} ({test.first.stage})", f"{test.second.model} ({test.second.stage})")
     return Finding(
         task=test.first.task,
@@ -102,7 +103,7 @@ def _of_test(test: Compared) -> Finding:
         corrected=test.corrected,
         smallest=found.smallest,
         scores=dict(zip(names, found.scores, strict=True)),
-        layers=(test.first.layer,) if test.control == "majority" else (test.first.layer, test.second.layer),
+        layers=tuple(each.layer for each in asked),
         n=found.n,
         groups=found.groups,
         significant=bool(test.sign),

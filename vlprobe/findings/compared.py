@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlprobe.comparisons import Comparison, compare, holm, shared
+from vlprobe.comparisons import Comparison, compare, compare_losses, holm, shared
 from vlprobe.findings.answers import Answer, Reader
 from vlprobe.statistics import LEVEL
 
@@ -28,6 +28,8 @@ class Compared:
     """What was found."""
     asked: int
     """Items that the first answered."""
+    wrong: tuple[Answer, ...] = ()
+    """Where losses are compared: what the first and the second answered with another's image (vision tasks: text)."""
     corrected: float = math.nan
     """p, corrected for the number of tests."""
 
@@ -56,11 +58,17 @@ def compare_all(answers: Sequence[Answer], read: Reader, architectures: Mapping[
     asked += [each for first in matched for each in _between(first, matched, architectures)]
     made = []
     for kind, first, second, control in asked:
-        one, other = read(first), read(second, control)
-        left, right = shared(one, other)
-        if len(left.id):  # else a run was stopped before the two had a seed in common
-            found = compare(left, right, min(first.keys[""]))
-            made.append(Compared(kind, first, second, control, found, len(one.id)))
+        wrong = _wrong(first, second, under) if kind == "stage-loss" else ()
+        if kind == "stage-loss" and not wrong:
+            continue
+        given = [read(first), read(second, control), *map(read, wrong)]
+        same, seed = shared(*given), min(first.keys[""])
+        if len(same[0].id):  # else a run was stopped before they had a seed in common
+            if wrong:
+                found = compare_losses((same[0], same[2]), (same[1], same[3]), seed)
+            else:
+                found = compare(same[0], same[1], seed)
+            made.append(Compared(kind, first, second, control, found, len(given[0].id), wrong))
     corrected = holm([each.comparison.p for each in made])
     return [replace(each, corrected=p) for each, p in zip(made, corrected, strict=True)]
 
@@ -86,6 +94,15 @@ def _between(first: Answer, matched: Sequence[Answer], architectures: Mapping[st
     for second in matched:
         if first.task == second.task and _stage(first) > _stage(second) and _kin(first, second, architectures):
             yield "random" if second.stage == "random" else "stage", first, second, ""
+            if second.stage != "random":
+                yield "stage-loss", first, second, ""
+
+
+def _wrong(first: Answer, second: Answer, under: _Under) -> tuple[Answer, ...]:
+    """Return what two models answered with another's image (text); nothing where one lacks it, or does not see it."""
+    found = [under.get((each.task, each.model, each.stage, "mismatched")) for each in (first, second)]
+    seen = [wrong for own, wrong in zip((first, second), found, strict=True) if wrong and not same_input(own, wrong)]
+    return tuple(seen) if len(seen) == 2 else ()
 
 
 def unseeing(answers: Sequence[Answer]) -> list[Answer]:

@@ -25,6 +25,7 @@ KINDS = {
     "text-only": "matched against the text alone",
     "image-only": "matched against the image alone",
     "stage": "one stage of training against another of the same architecture, matched",
+    "stage-loss": "what a wrong image (vision tasks: text) costs one stage of training against what it costs another",
     "random": "a trained model against its untrained architecture, matched",
 }
 
@@ -55,9 +56,11 @@ class Finding:
     """The smallest difference that this test part would have shown four times out of five, before correction; NaN
     where it could show none, or nothing was tested."""
     scores: Mapping[str, float]
-    """The scores that it is made from, by name, on the items that both sides answered, all seeds together."""
+    """The scores that it is made from, by name, on the items that both sides answered, all seeds together; of
+    `stage-loss`, what each of the two loses."""
     layers: tuple[str, ...]
-    """Layers of the two probes, chosen on the validation part; empty for the majority."""
+    """Layers of the two probes, chosen on the validation part; empty for the majority; of `stage-loss`, then those of
+    the two with a wrong image (text)."""
     n: int
     """Items compared, over all seeds."""
     groups: int

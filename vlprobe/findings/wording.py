@@ -32,6 +32,8 @@ CLAIMS = {
     "image-only": ("{a} loses without any text", "{a} gains without any text",
                    "{a} is not shown to change without any text"),
     "stage": ("{a} knows more than {b}", "{a} knows less than {b}", "{a} is not shown to differ from {b}"),
+    "stage-loss": ("{a} needs the {moved} more than {b}", "{a} needs the {moved} less than {b}",
+                   "{a} is not shown to need the {moved} more or less than {b}"),
     "random": ("{a} knows more than {b}", "{a} knows less than {b}", "{a} is not shown to differ from {b}"),
 }  # fmt: skip
 """Kind -> what is said where the first was shown to be better, where worse, and where neither was shown."""
@@ -44,8 +46,12 @@ def sentence(test: Compared) -> str:
     said = claim.format(a=name(first), b=name(second), moved=SIDES[first.level][1], base=BASES[first.metric])
     one, other = found.scores
     against = "" if test.control == "majority" else f" ({second.layer})"
-    text = f"{first.task}: {said}: {METRICS[first.metric]} {one:.3f} ({first.layer}) against {other:.3f}{against}"
-    text += f", {effect(test)}"
+    numbers = f"{METRICS[first.metric]} {one:.3f} ({first.layer}) against {other:.3f}{against}"
+    if test.wrong:
+        layers = [f"{own.layer}, {wrong.layer}" for own, wrong in zip((first, second), test.wrong, strict=True)]
+        costs = f"a wrong {SIDES[first.level][1]} costs {one:.3f} of {METRICS[first.metric]}"
+        numbers = f"{costs} ({layers[0]}) against {other:.3f} ({layers[1]})"
+    text = f"{first.task}: {said}: {numbers}, {effect(test)}"
     if found.n < test.asked:
         text += f", on the {found.n} of {test.asked} items that both answered"
     return f"{text}." if test.sign else f"{text}; {unseen(test)}."
