@@ -11,7 +11,7 @@ import numpy as np
 
 from vlprobe.errors import DataError, VlprobeError
 from vlprobe.extraction import compute, features, layers_of
-from vlprobe.findings import find, write_findings
+from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.listening import LISTENERS, Heard, Layer, majority
 from vlprobe.plan import Cell, Plan, Wanted
 from vlprobe.results import Results
@@ -33,7 +33,7 @@ class Bars(Protocol):
 def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: bool) -> list[Result]:
     """Compute what a plan lacks and return all its results, those that were there included.
 
-    What they tell goes to `findings.json`, also when the run is stopped on its way.
+    What they tell goes to `findings.json` and `reliance.json`, also when the run is stopped on its way.
 
     Args:
         plan: what to compute.
@@ -56,13 +56,18 @@ def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: b
             where = f"{cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}"
             stopped.add_note(f"while running {where}")
         with suppress(VlprobeError):  # why the run stopped is what the user must read
-            write_findings(results, find(results, found), complete=False)
+            _tell(results, found, complete=False)
         raise
-    write_findings(results, find(results, found), complete=True)
+    _tell(results, found, complete=True)
     if any(notes.values()):
         content = results.description()
         results.describe(content | {name: [*content.get(name, ()), *lines] for name, lines in notes.items()})
     return found
+
+
+def _tell(results: Results, found: list[Result], complete: bool) -> None:
+    write_findings(results, find(results, found), complete)
+    write_reliance(results, find_reliance(results, found), complete)
 
 
 def _run_cell(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from vlprobe.findings.answers import Answer, Reader, best_layer, choose, of_linear
 from vlprobe.findings.compared import Compared, architectures_of, compare_all, unseeing
 from vlprobe.findings.finding import FILE, KINDS, Finding, read_findings, write_findings
+from vlprobe.findings.reliance import RELIANCE_FILE, Reliance, find_reliance, read_reliance, write_reliance
 from vlprobe.findings.verdicts import VERDICTS, verdict
 from vlprobe.findings.wording import sentence, unseeing_sentence, verdict_sentence
 from vlprobe.results import Results
@@ -17,14 +18,19 @@ from vlprobe.types import Result
 __all__ = [
     "FILE",
     "KINDS",
+    "RELIANCE_FILE",
     "VERDICTS",
     "Finding",
+    "Reliance",
     "best_layer",
     "find",
+    "find_reliance",
     "headlines",
     "of_linear",
     "read_findings",
+    "read_reliance",
     "write_findings",
+    "write_reliance",
 ]
 
 BENEATH = ("majority", "mismatched", "rest", "unseen")

@@ -75,14 +75,32 @@ def choose(results: Iterable[Result]) -> list[Answer]:
     Raises:
         DataError: two results for the same probe and seed: of two runs with another limit or other data.
     """
+    return [_answer(rows, best_layer(rows)) for rows in _cells(results)]
+
+
+def at_every_layer(results: Iterable[Result]) -> list[Answer]:
+    """Return one answer for every layer that the linear probe was trained on, in the layers' order.
+
+    Raises:
+        DataError: as `choose` does.
+    """
+    return [
+        _answer(rows, layer)
+        for rows in _cells(results)
+        for layer in sorted({row.layer for row in rows if not row.control}, key=_place)
+    ]
+
+
+def _cells(results: Iterable[Result]) -> list[list[Result]]:
+    """Return the results of every model, stage, task and condition of which at least one linear probe is there."""
     cells: dict[tuple[str, str, str, str], list[Result]] = {}
     for result in of_linear(results):
         cells.setdefault((result.task, result.model, result.stage, result.condition), []).append(result)
-    return [_answer(rows) for _, rows in sorted(cells.items()) if any(not row.control for row in rows)]
+    return [rows for _, rows in sorted(cells.items()) if any(not row.control for row in rows)]
 
 
-def _answer(rows: Sequence[Result]) -> Answer:
-    layer, first = best_layer(rows), rows[0]
+def _answer(rows: Sequence[Result], layer: str) -> Answer:
+    first = rows[0]
     keys: dict[str, dict[int, str]] = {}
     for row in rows:
         if row.layer not in (layer, ""):

@@ -81,7 +81,7 @@ def write_findings(results: Results, findings: Sequence[Finding], complete: bool
     """
     tests = sum(finding.kind != "verdict" and not math.isnan(finding.p) for finding in findings)
     content = {"complete": complete, "tests": tests, "kinds": KINDS, "verdicts": VERDICTS}
-    results.write(FILE, content | {"findings": [_plain(asdict(finding)) for finding in findings]})
+    results.write(FILE, content | {"findings": [plain(asdict(finding)) for finding in findings]})
 
 
 def read_findings(folder: Path) -> list[Finding]:
@@ -98,12 +98,12 @@ def read_findings(folder: Path) -> list[Finding]:
         raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as JSON has it: NaN, which JSON lacks, becomes null."""
     if isinstance(value, dict):
-        return {name: _plain(inside) for name, inside in value.items()}
+        return {name: plain(inside) for name, inside in value.items()}
     if isinstance(value, tuple):
-        return [_plain(inside) for inside in value]
+        return [plain(inside) for inside in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
