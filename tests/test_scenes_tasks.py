@@ -26,7 +26,8 @@ from vlprobe.splits import cut
 from vlprobe.tasks import words as spans
 
 LANGUAGE = ("pos-tagging", "bigram-shift")
-SHOWN = tuple(name for name in RECIPES if name not in LANGUAGE)
+REGIONS = "thing-color"
+SHOWN = tuple(name for name in RECIPES if name not in (*LANGUAGE, REGIONS))
 ALTERED = ("position", "size", "adversarial-caption")
 COUNT = 800
 remembered = lru_cache(maxsize=None)(sample)
@@ -107,6 +108,15 @@ def test_the_masked_word_is_the_colour_of_the_thing_it_stands_with(tasks):
         assert referee.is_true(scene, example.text.replace(MASK, label(example)))
 
 
+def test_every_thing_has_its_box_and_colour(tasks):
+    for example in tasks(REGIONS)["train"]:
+        things = scene_of(example).things
+        assert example.target == tuple(thing.colour for thing in things)
+        assert example.boxes == tuple(thing.box for thing in things)
+        assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in example.boxes)
+        assert referee.BLANK.fullmatch(example.text)
+
+
 @pytest.mark.parametrize("name", ["pos-tagging", "color"])
 def test_every_word_has_a_span_and_a_target(tasks, name):
     for tell in (0.0, 1.0):
@@ -116,7 +126,7 @@ def test_every_word_has_a_span_and_a_target(tasks, name):
 
 
 def test_the_words_of_an_input_task_are_not_asked_about(tasks):
-    for name in set(RECIPES) - {"pos-tagging", "color"}:
+    for name in set(RECIPES) - {"pos-tagging", "color", REGIONS}:
         assert all(example.words == () and len(example.target) == 1 for example in tasks(name)["train"][:50])
 
 
@@ -206,8 +216,8 @@ def test_the_dial_turns_steadily_and_nothing_else_moves(tasks):
         assert abs(told["0"] - told["1"]) < 4 * told.total() ** 0.5
 
 
-@pytest.mark.parametrize("name", LANGUAGE)
-def test_language_tasks_have_no_dial(tasks, name):
+@pytest.mark.parametrize("name", [*LANGUAGE, REGIONS])
+def test_tasks_without_a_remark_have_no_dial(tasks, name):
     assert tasks(name, 1.0, 100) == tasks(name, 0.0, 100)
 
 
@@ -270,6 +280,15 @@ def test_a_study_reads_it(name):
     assert len(parts.train) + len(parts.validation) == 60
 
 
+def test_a_task_has_a_name_of_its_own_where_it_is_asked_twice():
+    small = {"train": 9, "test": 2}
+    one = load_task({"name": "a", "scenes": {"task": "color", **small}})
+    other = load_task({"name": "color", "scenes": small})
+    assert (one.name, other.name) == ("a", "color")
+    assert dict(one.splits) == dict(other.splits) and one.classes == other.classes
+    assert one.options["scenes"]["task"] == "color"
+
+
 def test_seeds_have_other_scenes():
     texts = [
         {
@@ -295,6 +314,8 @@ def test_the_defaults_are_those_of_the_documentation(monkeypatch):
     [
         ({"name": "colour", "scenes": {}}, "no task 'colour' on scenes; did you mean 'color'"),
         ({"name": "flowers", "scenes": {}}, "no task 'flowers' on scenes; known: .*shape-class"),
+        ({"name": "told", "scenes": {"task": "colour"}}, "no task 'colour' on scenes; did you mean 'color'"),
+        ({"name": "color", "scenes": {"task": 5}}, "scenes.task: .*valid string; found 5"),
         ({"name": "shape-class"}, r"write \{name: shape-class, scenes: \{\}\}"),
         ({"name": "color", "scenes": {"tel": 1}}, "unknown key 'scenes.tel'; did you mean 'tell'"),
         ({"name": "color", "scenes": {"tell": 1.5}}, "scenes.tell: .*less than or equal to 1; found 1.5"),

@@ -1,6 +1,7 @@
 """The eight probing tasks on scenes: made, not read, so that every label is known and nothing has to be downloaded.
 
-They ask what Salin et al. (2022) ask of photographs; `shape-class` stands for their classes of flowers.
+They ask what Salin et al. (2022) ask of photographs; `shape-class` stands for their classes of flowers. A ninth,
+`thing-color`, asks about regions.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Posed:
     caption: Caption
     """What a model reads."""
     target: tuple[Target, ...]
-    """One value, or one for every word."""
+    """One value, or one for every word or thing."""
 
 
 Pose = Callable[[Scene, Caption, np.random.Generator, bool], Posed | None]
@@ -79,7 +80,7 @@ def example(name: str, seed: int, number: int, tell: float = 0.0) -> Example | N
         number: of the scene.
         tell: the dial: the share of scenes whose text states the answer in a remark, `, which is false`. A scene that
             tells at 0.3 tells at 0.5. The language tasks have no remark, whatever the dial: their text holds the
-            answer anyway.
+            answer anyway; nor has `thing-color`, which has an answer for every thing.
     """
     scene, recipe = sample(seed, WORLD, number), RECIPES[name]
     caption = describe(scene, generator(seed, "caption", str(number)))
@@ -96,6 +97,7 @@ def example(name: str, seed: int, number: int, tell: float = 0.0) -> Example | N
         image=_picture(scene),
         target=posed.target,
         words=posed.caption.spans if recipe.unit == "word" else (),
+        boxes=tuple(thing.box for thing in scene.things) if recipe.unit == "region" else (),
         place=f"scene {number} of seed {seed}",
     )
 
@@ -132,6 +134,10 @@ def _classed(scene: Scene, caption: Caption, rng: np.random.Generator, tells: bo
     told = blank(rng)
     told = told.and_then(remark_on_largest(scene, large[0])) if tells else told
     return Posed(told, (scene.things[large[0]].shape,))
+
+
+def _coloured(scene: Scene, caption: Caption, rng: np.random.Generator, tells: bool) -> Posed:
+    return Posed(blank(rng), tuple(thing.colour for thing in scene.things))
 
 
 def _masked(scene: Scene, caption: Caption, rng: np.random.Generator, tells: bool) -> Posed:
@@ -189,6 +195,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "object-count": Recipe("vision", "input", "how many things does the scene hold? (regression)", (), _counted),
     "shape-class": Recipe("vision", "input", "which of seven shapes has the one large thing?", SHAPES, _classed),
+    "thing-color": Recipe("vision", "region", "which of eight colours has each thing?", COLOURS, _coloured),
     "color": Recipe("multimodal", "word", "which of eight colours was masked in the caption?", COLOURS, _masked),
     "position": Recipe(
         "multimodal", "input", "was the caption's word of place replaced by its opposite?", ALTERED, _displaced

@@ -15,8 +15,9 @@ from vlprobe.types import Task
 
 
 class World(Settings):
-    """Which scenes, how many, and whether their captions tell."""
+    """What is asked (what the task is named after, if absent), of which scenes, how many, and whether captions tell."""
 
+    task: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     train: Annotated[int, Field(ge=1)] = 1200
     test: Annotated[int, Field(ge=1)] = 600
@@ -40,17 +41,18 @@ def load_scenes(spec: Mapping[str, Any]) -> Task:
         StudyError: a name that none of them has, an unknown key, a value out of range.
     """
     name = spec["name"]
-    if name not in RECIPES:
-        raise StudyError(f"there is no task '{name}' on scenes{did_you_mean(name, RECIPES)}")
     world = parse(ScenesTask, spec, f"task {name}").scenes
-    recipe, counts = RECIPES[name], {"train": world.train, "test": world.test}
+    asked = world.task or name
+    if asked not in RECIPES:
+        raise StudyError(f"there is no task '{asked}' on scenes{did_you_mean(asked, RECIPES)}")
+    recipe, counts = RECIPES[asked], {"train": world.train, "test": world.test}
     return Task(
         name=name,
         level=recipe.level,
         unit=recipe.unit,
         classes=recipe.classes,
-        splits={part: examples(name, world.seed, part, counts[part], world.tell) for part in PARTS},
+        splits={part: examples(asked, world.seed, part, counts[part], world.tell) for part in PARTS},
         licence="CC0-1.0: drawn by vlprobe, nothing in them is anyone's",
         citation=CITATION,
-        options={"scenes": world.model_dump()},
+        options={"scenes": world.model_dump(exclude_none=True)},
     )
