@@ -1,21 +1,26 @@
 """Probes beside the linear one: asked for by name, kept apart from it, computed once."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from test_findings import Planted
 from test_report import printed
 
 from test_study import study
-from toys import Toy
+from toys import Toy, colour_task
 from vlprobe.digest import digest
 from vlprobe.findings import best_layer
 from vlprobe.listening import LISTENERS
 from vlprobe.probes import PROBES
 from vlprobe.report.summary import summarise
+from vlprobe.results import Results, write_result
+from vlprobe.statistics import score
 from vlprobe.store import Store
+from vlprobe.types import Example, Task
 
 
 @pytest.fixture
@@ -27,6 +32,73 @@ def parrot(monkeypatch):
         return {control: replace(heard, probe="parrot") for control, heard in LISTENERS["linear"](layer).items()}
 
     monkeypatch.setitem(LISTENERS, "parrot", listen)
+
+
+OTHERS = ("mlp", "salin2022")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("listening")
+    opened = study(folder, layers=["joint.0", "joint.1"], probes=list(OTHERS), conditions=CONDITIONS)
+    yield folder, opened.run()
+    torch.set_num_threads(threads)
+
+
+CONDITIONS = ["matched", "mismatched", "matched>mismatched"]
+
+
+def rows_of(results, probe, control="", condition="matched", layer="joint.1"):
+    (row,) = [r for r in results if (r.probe, r.control, r.condition, r.layer) == (probe, control, condition, layer)]
+    return row
+
+
+def test_each_probe_finds_the_colour_and_shuffled_labels_do_not(finished):
+    _, results = finished
+    for probe, least in (("mlp", 0.95), ("salin2022", 0.45)):  # the published steps end far from the optimum
+        assert rows_of(results, probe).score > least
+        assert abs(rows_of(results, probe, "shuffled-labels").score - 0.25) < 0.2
+        assert abs(rows_of(results, probe, "", "matched>mismatched").score - 0.25) < 0.15
+    assert rows_of(results, "mlp").validation > 0.95
+    published = rows_of(results, "salin2022")
+    assert math.isnan(published.validation) and published.l2 is None
+    assert "chosen on the test part" in published.warnings[0]
+    assert {r.n_train for r in results} == {160} and {r.n_test for r in results} == {80}
+
+
+def test_every_answer_is_kept(finished):
+    folder, results = finished
+    there = Results(folder)
+    linear = there.predictions(rows_of(results, "logistic").key)
+    for result in results:
+        answers = there.predictions(result.key)
+        assert score(answers.target, answers.predicted, result.metric) == pytest.approx(result.score, abs=1e-12)
+    mlp = there.predictions(rows_of(results, "mlp").key)
+    assert (mlp.id == linear.id).all() and (mlp.target == linear.target).all()
+    runs = there.predictions(rows_of(results, "salin2022").key)
+    assert (runs.id.reshape(5, -1) == linear.id).all() and (runs.group.reshape(5, -1) == linear.group).all()
+
+
+def test_a_run_again_trains_nothing(finished, monkeypatch):
+    folder, results = finished
+    for name in OTHERS:
+        monkeypatch.setitem(LISTENERS, name, None)
+    again = study(folder, [Toy()], layers=["joint.0", "joint.1"], probes=list(OTHERS), conditions=CONDITIONS)
+    assert again.plan().probes == 0
+    # NaN, which salin2022 has for a validation score, equals nothing.
+    assert list(map(write_result, again.run())) == list(map(write_result, results))
+
+
+def test_numbers_are_heard_too(tmp_path, one_thread):
+    examples = [
+        Example(f"n{i}", f"g{i}", f"text {i}", each.image, (float(i % 3),), (), (), f"n.csv, row {i}")
+        for i, each in enumerate(colour_task(90).splits["all"])
+    ]
+    task = Task("number", "vision", "input", (), {"all": tuple(examples)})
+    results = study(tmp_path, tasks=[task], layers=["joint.1"], probes=list(OTHERS)).run()
+    assert {(r.probe, r.metric) for r in results} == {("", "r2"), *((name, "r2") for name in ("ridge", *OTHERS))}
 
 
 def test_every_probe_has_a_listener():

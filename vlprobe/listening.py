@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vlprobe.device import pick_device
 from vlprobe.digest import generator
-from vlprobe.probes.linear import L2Path, Logistic, Ridge, probe_sets
+from vlprobe.probes.linear import L2Path, Logistic, Ridge, Split, probe_sets
 from vlprobe.statistics import interval, score
 from vlprobe.types import SPLITS, Features, Predictions, Task
 
@@ -26,6 +28,8 @@ class Layer:
     """Draws whatever is drawn."""
     parts: Mapping[str, Features]
     """Train, validation and test."""
+    device: str
+    """Where a network is trained, as `pick_device` reads it."""
 
     @property
     def kind(self) -> type[L2Path]:
@@ -115,6 +119,44 @@ def _on_test(
     )
 
 
-LISTENERS: dict[str, Callable[[Layer], dict[str, Heard]]] = {"linear": _linear}
+def _mlp(layer: Layer) -> dict[str, Heard]:
+    """Train a network with one hidden layer on true and on shuffled labels."""
+    from vlprobe.probes.mlp import mlp
+
+    train, validation, test = (layer.parts[name] for name in SPLITS)
+    heard = {}
+    for control in SHUFFLED:
+        y, held_out = layer.labels(control)
+        rows = Split(train.X, y), Split(validation.X, held_out), Split(test.X, test.y)
+        probed = mlp(*rows, layer.seed, pick_device(layer.device))
+        heard[control] = _on_test(layer, "mlp", probed.predicted, probed.validation, None, probed.warnings)
+    return heard
+
+
+def _salin2022(layer: Layer) -> dict[str, Heard]:
+    """Follow the published protocol on true and on shuffled labels; each run's answers stand below those before it."""
+    from vlprobe.probes.salin2022 import PUBLISHED, RUNS, Protocol, salin2022
+
+    train, validation, test = (layer.parts[name] for name in SPLITS)
+    X, protocol = np.concatenate([train.X, validation.X]), PUBLISHED.get(layer.task.name, Protocol())
+    five = replace(layer, parts={**layer.parts, "test": _repeated(test, RUNS)})
+    heard = {}
+    for control in SHUFFLED:
+        y = np.concatenate(layer.labels(control))
+        runs = salin2022(Split(X, y), Split(test.X, test.y), layer.seed, protocol, pick_device(layer.device))
+        epochs = ", ".join(map(str, runs.epochs))
+        said = f"the best of {protocol.epochs} epochs was chosen on the test part (epochs {epochs}), which flatters it"
+        answered = _on_test(five, "salin2022", runs.predicted.ravel(), math.nan, None, (said,))
+        heard[control] = replace(answered, n_test=len(test.y))
+    return heard
+
+
+def _repeated(part: Features, times: int) -> Features:
+    """Return a part several times over: an item that several runs answered stays in its one group."""
+    y, group, name, index = (np.concatenate([each] * times) for each in (part.y, part.group, part.id, part.index))
+    return replace(part, y=y, group=group, id=name, index=index)
+
+
+LISTENERS: dict[str, Callable[[Layer], dict[str, Heard]]] = {"linear": _linear, "mlp": _mlp, "salin2022": _salin2022}
 """Probe of a study -> what it hears, by control. All controls are done even where one is wanted, so that a result does
 not depend on which others were there."""

@@ -81,7 +81,7 @@ def _run_cell(
             lines = compute(cell.model, chosen, store, file.batch_size, file.bad_rows, bars.forward)
             notes["skipped_rows"].update(dict.fromkeys(lines))
         notes["computed_again"].update(dict.fromkeys(_bare(cell, results, store)))
-        _compute_results(cell, results, store, bars)
+        _compute_results(cell, results, store, file.device, bars)
     found = []
     for wanted in cell.wanted(store):
         # A result of the same inputs under another name (a text model does not see the mismatch) is not made twice.
@@ -101,7 +101,7 @@ def _bare(cell: Cell, results: Results, store: Store) -> list[str]:
     return [f"{where}, {name}: its predictions were missing or damaged" for name in names]
 
 
-def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> None:
+def _compute_results(cell: Cell, results: Results, store: Store, device: str, bars: Bars) -> None:
     by_layer: dict[str, list[Wanted]] = {}
     for wanted in cell.wanted(store):
         if wanted.key not in results.known:
@@ -109,7 +109,7 @@ def _compute_results(cell: Cell, results: Results, store: Store, bars: Bars) -> 
     poolings = layers_of(cell.trained, store)
     for name, wanted_here in by_layer.items():
         source = name or next(iter(poolings))  # the majority needs targets, which every layer brings
-        layer = Layer(cell.task, cell.seed, _parts(cell, store, source))
+        layer = Layer(cell.task, cell.seed, _parts(cell, store, source), device)
         heard: dict[str, Mapping[str, Heard]] = {}
         for wanted in wanted_here:
             if wanted.probe not in heard:

@@ -165,7 +165,10 @@ class Features:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one probe answered on the test part, row by row: one file of `predictions/`."""
+    """What one probe answered on the test part, row by row: one file of `predictions/`.
+
+    `salin2022` has every item once for each of its runs, run after run.
+    """
 
     id: np.ndarray
     """(row,) str: `Example.id` of the row."""
@@ -200,7 +203,7 @@ class Result:
     unit: str
     """What was pooled, and how: `input: cls`, `word: first`, `region: box`, ..."""
     probe: str
-    """Name of the probe."""
+    """`logistic` or `ridge`, which a study calls `linear`; another probe's name; empty for `majority`."""
     seed: int
     """Drew the split, the derangement, the validation part and the shuffled labels."""
     control: str
@@ -212,9 +215,10 @@ class Result:
     interval: tuple[float, float]
     """95 % interval of the score, over the groups of the test part."""
     validation: float
-    """Score on the validation part, by which the L2 strength was chosen; layers are compared by it."""
+    """Score on the validation part, by which the L2 strength was chosen; layers are compared by it. NaN for a probe
+    that has no validation part."""
     l2: float | None
-    """Chosen L2 strength: the objective is mean loss + l2/2 |W|^2. None for `majority`."""
+    """Chosen L2 strength: the objective is mean loss + l2/2 |W|^2. None where none was chosen."""
     n_train: int
     """Rows the final probe was fitted on."""
     n_test: int

@@ -23,6 +23,8 @@ LEGEND = (
 """What the signs of the tables and findings mean."""
 
 
+BESIDE = {"mlp": "one hidden layer", "salin2022": "best epoch on the test part, which flatters it"}
+"""What has to be known of a probe that stands beside the linear one."""
 UNITS = {"compression": "x"}
 """Metric -> what is written behind its number, where it is not the one that the table is about."""
 
@@ -48,6 +50,17 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
             shown = [_cell(cells.get(each), each == "matched" and verdict["differs"]) for each in task["conditions"]]
             table.add_row(_two_lines(model), *said, *shown)
         console.print(table)
+    _print_beside(summary, console)
+
+
+def _print_beside(summary: Mapping[str, Any], console: Console) -> None:
+    """Print what the probes beside the linear one are."""
+    cells = [cell for task in summary.values() for row in task["rows"].values() for cell in row.values()]
+    there = dict.fromkeys(name for cell in cells for name in cell.get("beside", ()))
+    if there:
+        told = ", ".join(f"{name} ({BESIDE[name]})" if name in BESIDE else name for name in there)
+        line = f"Below n, for comparison only, other probes on the same layer: {told}."
+        console.print(line, style="dim", markup=False, highlight=False)
 
 
 def _two_lines(model: str) -> str:
