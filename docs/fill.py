@@ -3,13 +3,16 @@
 A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 """
 
+import inspect
 import json
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from typer.testing import CliRunner
 
+from vlprobe.audit import CHECKS, Audit, Case, Fault, NotRun
 from vlprobe.cli import app
 from vlprobe.encoders.zoo import ZOO
 from vlprobe.pooling import POOLINGS
@@ -53,6 +56,28 @@ def poolings() -> str:
     return "\n".join(["| unit | pooling | |", "|---|---|---|", *rows])
 
 
+def checks() -> str:
+    """Return a table of the checks of an audit, with what each says it does."""
+    rows = [f"| `{name}` | {_first_paragraph(check)} |" for name, check in CHECKS.items()]
+    return "\n".join(["| check | |", "|---|---|", *rows])
+
+
+def _first_paragraph(check: object) -> str:
+    return " ".join((inspect.getdoc(check) or "").split("\n\n")[0].split())
+
+
+def audit_keys() -> str:
+    """Return a table of the keys of an audit in JSON."""
+    rows = ["| key | of | |", "|---|---|---|"]
+    source = Path(inspect.getfile(Audit)).read_text(encoding="utf-8")
+    for held in (Audit, Fault, Case, NotRun):
+        body = source.partition(f"class {held.__name__}:")[2]
+        for field in fields(held):
+            said = re.search(rf'^    {field.name}: .*?\n    """(.*?)"""', body, re.MULTILINE | re.DOTALL)
+            rows.append(f"| `{field.name}` | {held.__name__} | {' '.join(said.group(1).split()) if said else ''} |")
+    return "\n".join(rows)
+
+
 def scenes() -> str:
     """Return a table of the tasks on drawn scenes."""
     rows = [f"| `{name}` | {row.level}, {row.unit} | {row.description} |" for name, row in RECIPES.items()]
@@ -78,6 +103,9 @@ PARTS = {
     "help": lambda: told("--help"),
     "help run": lambda: told("run", "--help"),
     "help plan": lambda: told("plan", "--help"),
+    "help audit": lambda: told("audit", "--help"),
+    "checks": checks,
+    "audit keys": audit_keys,
     "help regions": lambda: told("regions", "--help"),
     "help zoo train": lambda: told("zoo", "train", "--help"),
     "zoo": zoo,

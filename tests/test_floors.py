@@ -15,7 +15,7 @@ FLOORS = [
     ["cli", "__init__"],
     ["study"],
     ["run", "provenance", "report", "zoo"],
-    ["plan", "findings"],
+    ["plan", "findings", "audit"],
     ["extraction", "results", "study_file", "comparisons", "listening"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "exchange", "store", "regions", "scenes"],

@@ -1,4 +1,4 @@
-"""The command line: run, plan, regions, zoo, list."""
+"""The command line: run, plan, audit, regions, zoo, list."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlprobe import __version__
+from vlprobe.audit.command import audit
 from vlprobe.errors import VlprobeError
 from vlprobe.regions.command import regions
 from vlprobe.zoo.command import zoo
@@ -94,6 +95,7 @@ def plan(
     _print_left_out(made.skipped, "`vlprobe run` lists all of them in study.json")
 
 
+app.command()(audit)
 app.command()(regions)
 app.add_typer(zoo, name="zoo")
 

@@ -53,10 +53,7 @@ def cut(task: Task, seed: int, limit: int | None = None, bad_rows: BadRows = "er
         BadRow: such rows, under `bad_rows="error"`.
         DataError: an empty part, a part with one class only, too few groups to cut.
     """
-    splits = {name: tuple(examples) for name, examples in task.splits.items()}
-    if "all" in splits:
-        rest, test = _draw_groups(task, splits["all"], TEST_SHARE, seed, "test")
-        splits = {"train": rest, "test": test}
+    splits = with_test(task, seed)
     for name in ("train", "test"):
         if not splits.get(name):
             raise DataError(f"task {task.name}: its {name} part is empty; a probe needs both train and test examples")
@@ -70,6 +67,18 @@ def cut(task: Task, seed: int, limit: int | None = None, bad_rows: BadRows = "er
         splits = _without_unseen(task, splits, bad_rows, skipped)
     _refuse_one_class(task, splits)
     return Parts(splits["train"], splits["validation"], splits["test"], tuple(skipped))
+
+
+def with_test(task: Task, seed: int) -> dict[str, tuple[Example, ...]]:
+    """Return a task's splits; where the data bring none, whole groups are drawn for the test part.
+
+    Raises:
+        DataError: too few groups to draw from.
+    """
+    if "all" not in task.splits:
+        return {name: tuple(examples) for name, examples in task.splits.items()}
+    rest, test = _draw_groups(task, tuple(task.splits["all"]), TEST_SHARE, seed, "test")
+    return {"train": rest, "test": test}
 
 
 def _draw_groups(
