@@ -32,7 +32,7 @@ from vlprobe.encoders import Encoder, load_model
 from vlprobe.encoders.lxmert import BASE as LXMERT
 from vlprobe.encoders.uniter import BASE as UNITER
 from vlprobe.encoders.uniter import RegionTensors, alike, locations
-from vlprobe.extraction import Extraction, ImageDigests, compute, request
+from vlprobe.extraction import Extraction, ImageDigests, compute, layers_of, request
 from vlprobe.regions.npz import NpzWriter
 from vlprobe.store import Store
 from vlprobe.types import Example, Regions
@@ -124,7 +124,7 @@ def run_once(
     store = Store(folder)
     before = matrix_rate()
     (alone, plain), middle = timed(lambda: loop(model, family, asked)), matrix_rate()
-    (_, batched), after = timed(lambda: compute(model, asked, store, chosen.batch_size)), matrix_rate()
+    (_, batched), after = timed(lambda: compute(model, [asked], store, chosen.batch_size)), matrix_rate()
     check_alike(alone, store, asked)
     return plain, batched, statistics.fmean([before, middle, after])
 
@@ -145,8 +145,8 @@ def matrix_rate() -> float:
 def loop(model: Encoder, family: Family, asked: Extraction) -> list[Rows]:
     """Return layer -> vector of every distinct input, one example at a time."""
     rows = []
-    for number in asked.inputs:
-        found = family.plain(model, asked.examples[number])
+    for question in sorted({each.name: each for each in asked.questions}.items()):
+        found = family.plain(model, question[1].example)
         rows.append({layer: vector.numpy() for layer, vector in found.items()})
     return rows
 
@@ -195,11 +195,13 @@ FAMILIES = (
 
 def check_alike(alone: list[Rows], store: Store, asked: Extraction) -> None:
     """Stop where the two ways do not give the same features of the same layers."""
-    layers = [name for name in store.names(asked.key, 0) if name not in ("input", "unit")]
+    layers = layers_of(asked, store)
     if sorted(layers) != sorted(alone[0]):
         raise SystemExit(f"the loop has layers {sorted(alone[0])}, vlprobe {sorted(layers)}")
     for layer in layers:
-        far = np.abs(store.read(asked.key, 0, layer) - np.stack([rows[layer] for rows in alone])).max()
+        (section, names), *_ = asked.sections.items()
+        found, _, _ = store.read(asked.home, section, layer, names)
+        far = np.abs(found - np.stack([rows[layer] for rows in alone])).max()
         if not far < ALIKE:
             raise SystemExit(f"{layer}: the two ways differ by {far:.1e}, allowed is {ALIKE:g}")
 

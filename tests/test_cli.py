@@ -123,7 +123,7 @@ def test_options_override_the_file(world, capsys):
 def test_plan_computes_nothing(world, capsys):
     assert world(command="plan") == 0
     out = capsys.readouterr().out
-    assert "forward passes: 120" in out
+    assert "forward passes: 111" in out  # of 120: nine mismatched pictures are equal
     assert "probes: 10 to compute, 0 done" in out
     assert not (world.folder / "results").exists()
 

@@ -8,7 +8,7 @@ import pytest
 import vlprobe
 from toys import Toy, colour_task, png
 from vlprobe.errors import BadRow, StudyError, VlprobeError
-from vlprobe.extraction import ImageDigests, compute, features, layers_of, missing, request
+from vlprobe.extraction import ImageDigests, compute, features, layers_of, left_out, missing, request
 from vlprobe.pairing import pair
 from vlprobe.store import Store
 
@@ -20,11 +20,15 @@ def asked(model, examples=EXAMPLES, unit="word", how="first"):
     return request(model, examples, unit, how, ImageDigests())
 
 
+def shards(store):
+    return sorted(store.folder.rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_rows_follow_the_examples_whatever_the_batch(tmp_path, batch_size, monkeypatch):
-    monkeypatch.setattr("vlprobe.extraction.SHARD", 50)
+    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 50)
     extraction = asked(Toy())
-    compute(Toy(), extraction, Store(tmp_path), batch_size)
+    compute(Toy(), [extraction], Store(tmp_path), batch_size)
     for layer in ("joint.0", "joint.1"):
         found = features(extraction, Store(tmp_path), layer)
         assert found.id.tolist() == [e.id for e in EXAMPLES]
@@ -40,11 +44,11 @@ def test_the_same_input_is_encoded_once_and_never_again(tmp_path):
     doubled = [*EXAMPLES, *(replace(e, id=e.id + "b", group="other") for e in EXAMPLES)]
     model, store = Toy(), Store(tmp_path)
     extraction = asked(model, doubled)
-    assert missing(extraction, store) == len(EXAMPLES)
-    compute(model, extraction, store)
+    assert missing([extraction], store) == len(EXAMPLES)
+    compute(model, [extraction], store)
     assert len(model.seen) == len(EXAMPLES)
-    assert missing(extraction, store) == 0
-    compute(model, extraction, store)
+    assert missing([extraction], store) == 0
+    compute(model, [extraction], store)
     assert len(model.seen) == len(EXAMPLES)
     found = features(extraction, store, "joint.0")
     np.testing.assert_array_equal(found.X[: len(EXAMPLES)], found.X[len(EXAMPLES) :])
@@ -60,24 +64,25 @@ def test_what_a_model_does_not_read_does_not_count():
 
 
 def test_a_killed_run_goes_on_at_the_missing_shard(tmp_path, monkeypatch):
-    monkeypatch.setattr("vlprobe.extraction.SHARD", 50)
+    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 50)
     model, store = Toy(), Store(tmp_path)
     extraction = asked(model)
-    compute(model, extraction, store)
-    store.path(extraction.key, 2).unlink()
+    compute(model, [extraction], store)
+    shards(store)[2].unlink()
     again = Toy()
-    compute(again, extraction, store)
+    compute(again, [extraction], store)
     assert len(again.seen) == 50
 
 
 def test_a_torn_shard_is_computed_again(tmp_path):
     model, store = Toy(), Store(tmp_path)
     extraction = asked(model)
-    compute(model, extraction, store)
+    compute(model, [extraction], store)
     whole = features(extraction, store, "joint.1").X
-    path = store.path(extraction.key, 0)
+    (path,) = shards(store)
     path.write_bytes(path.read_bytes()[:-100])
-    compute(model, extraction, store)
+    store = Store(tmp_path)
+    compute(model, [extraction], store)
     np.testing.assert_array_equal(features(extraction, store, "joint.1").X, whole)
 
 
@@ -94,16 +99,17 @@ class Choosy(Toy):
 def test_inputs_that_a_model_refuses_are_told_or_counted(tmp_path):
     extraction = asked(Choosy(name="choosy"))
     with pytest.raises(BadRow, match="row 9: a seven"):
-        compute(Choosy(), extraction, Store(tmp_path / "a"))
-    store = Store(tmp_path / "b")
-    lines = compute(Choosy(name="choosy"), extraction, store, bad_rows="skip")
+        compute(Choosy(), [extraction], Store(tmp_path / "a"))
+    store, model = Store(tmp_path / "b"), Choosy(name="choosy")
+    compute(model, [extraction], store, bad_rows="skip")
+    lines = left_out(model, extraction, store, "skip")
     sevens = [e for e in EXAMPLES if "7" in e.text]
     assert len(lines) == len(sevens)
     assert lines[0] == "toy.csv, row 9: a seven (left out for choosy)"
     found = features(extraction, store, "joint.1")
     assert found.id.tolist() == [e.id for e in EXAMPLES if "7" not in e.text]
     with pytest.raises(BadRow, match="a seven"):  # what was skipped once is not silently missing later
-        compute(Choosy(), extraction, store)
+        left_out(model, extraction, store, "error")
 
 
 class Broken(Toy):
@@ -115,7 +121,7 @@ class Broken(Toy):
 
 def test_nan_states_are_refused(tmp_path):
     with pytest.raises(VlprobeError, match=r"layer joint.1: the states of example e\d+ .* NaN"):
-        compute(Broken(name="broken"), asked(Broken()), Store(tmp_path))
+        compute(Broken(name="broken"), [asked(Broken())], Store(tmp_path))
 
 
 def test_a_damaged_image_is_found_before_the_model_runs():
@@ -137,5 +143,5 @@ def test_from_a_notebook():
 def test_layers_say_how_they_were_pooled(tmp_path):
     inputs = [replace(e, target=("x",), words=()) for e in EXAMPLES]
     extraction = asked(Toy(), inputs, "input", "auto")
-    compute(Toy(), extraction, Store(tmp_path))
+    compute(Toy(), [extraction], Store(tmp_path))
     assert layers_of(extraction, Store(tmp_path)) == {"joint.0": "cls", "joint.1": "cls", "joint.pooler": "cls"}

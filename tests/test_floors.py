@@ -70,4 +70,4 @@ def test_torch_lives_where_the_design_says():
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
         if (name or "").split(".")[0] == "torch"
     }
-    assert rooms <= {"device", "encoders", "exact", "pooling", "probes", "regions", "types", "zoo"}
+    assert rooms <= {"device", "encoders", "exact", "extraction", "pooling", "probes", "regions", "types", "zoo"}

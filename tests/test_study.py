@@ -15,7 +15,8 @@ CONDITIONS = ["matched", "mismatched", "text-only", "image-only", "matched>misma
 
 
 def study(folder, models=None, tasks=None, **settings):
-    values = {"name": "toy", "models": ["x:y"], "tasks": ["z"], "output": str(folder)} | settings
+    values = {"name": "toy", "models": ["x:y"], "tasks": ["z"], "output": str(folder)}
+    values |= {"store": str(folder / "features")} | settings
     opened = Study.from_settings(**values)
     opened._models = models or [Toy()]
     opened._tasks = tasks or [colour_task()]
@@ -165,7 +166,7 @@ class Failing(Toy):
 
 
 def test_an_error_says_where_it_happened(tmp_path):
-    with pytest.raises(VlprobeError, match="out of luck\n  while running failing on colour, matched, seed 0"):
+    with pytest.raises(VlprobeError, match="out of luck\n  while computing the representations of failing for colour"):
         study(tmp_path, models=[Failing("failing")]).run()
 
 

@@ -14,6 +14,7 @@ from vlprobe import __version__
 from vlprobe.audit.command import audit
 from vlprobe.errors import VlprobeError
 from vlprobe.regions.command import regions
+from vlprobe.store.command import store
 from vlprobe.zoo.command import zoo
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def plan(
 
 app.command()(audit)
 app.command()(regions)
+app.add_typer(store, name="store")
 app.add_typer(zoo, name="zoo")
 
 

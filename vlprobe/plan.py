@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
-from vlprobe.extraction import Extraction, ImageDigests, layers_of, missing, request
+from vlprobe.extraction import Extraction, ImageDigests, forwards, layers_of, request
+from vlprobe.extraction import lacking as waiting_passes
 from vlprobe.listening import SHUFFLED
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
@@ -218,7 +219,11 @@ def _cells(
                 continue
             for each in simple:
                 shown[each] = shown.get(each) or asked.shown(each)
-            trained, tested = (request(model, shown[each], task.unit, how, asked.images) for each in simple)
+            inputs = {
+                each: request(model, shown[each], task.unit, how, asked.images, file.dtype)
+                for each in dict.fromkeys(simple)
+            }
+            trained, tested = (inputs[each] for each in simple)
             layers = chosen[model.name]
             if trained.unit != "input":  # a pooler is one vector for the whole input
                 layers = tuple(layer for layer in layers if not layer.endswith(".pooler"))
@@ -237,20 +242,21 @@ def _key(trained: Extraction, tested: Extraction, part: Mapping[str, str], asked
 
 def _cost(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[int, int, int, int]:
     """Return (forward passes, bytes of features, probes to do, results there)."""
-    extractions: dict[str, tuple[Extraction, int]] = {}
     wanted: dict[str, bool] = {}
+    lacking: dict[str, list[Cell]] = {}
     for cell in cells:
         results = cell.wanted(store)
         wanted |= {result.key: result.key in done for result in results}
-        if all(result.key in done for result in results):
-            continue
-        width = sum(cell.model.layers.values())
-        extractions |= {extraction.key: (extraction, width) for extraction in (cell.trained, cell.tested)}
+        if not all(result.key in done for result in results):
+            lacking.setdefault(cell.model.name, []).append(cell)
     passes = size = 0
-    for extraction, width in extractions.values():
-        absent = missing(extraction, store)
-        passes += absent
-        rows = sum(t is not None for i in extraction.inputs for t in extraction.examples[i].target)
-        size += round(rows * absent / max(len(extraction.inputs), 1)) * width * 4
+    for inside in lacking.values():
+        extractions = {each.key: each for cell in inside for each in (cell.trained, cell.tested)}
+        home = inside[0].trained.home
+        waiting = waiting_passes(home, forwards(extractions.values()), store)
+        asked = (question.example.target for each in waiting for question in each.questions)
+        passes += len(waiting)
+        rows = sum(target is not None for targets in asked for target in targets)
+        size += rows * sum(inside[0].model.layers.values()) * 4
     there = sum(wanted.values())
     return passes, size, len(wanted) - there, there

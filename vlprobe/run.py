@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 
 from vlprobe.errors import DataError, VlprobeError
-from vlprobe.extraction import compute, features, layers_of
+from vlprobe.extraction import compute, features, layers_of, left_out
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.listening import LISTENERS, Heard, Layer, majority
 from vlprobe.plan import Cell, Plan, Wanted
 from vlprobe.results import Results
-from vlprobe.store import Store
+from vlprobe.store import Damaged, Store
 from vlprobe.study_file import StudyFile
 from vlprobe.types import SPLITS, Features, Result
 
@@ -49,12 +50,12 @@ def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: b
     notes: dict[str, dict[str, None]] = {"skipped_rows": {}, "computed_again": {}}
     try:
         with _bars(plan, progress) as bars:
-            for cell in plan.cells:
-                found += _run_cell(cell, results, store, file, bars, notes)
-    except (VlprobeError, KeyboardInterrupt) as stopped:
-        if isinstance(stopped, VlprobeError):
-            where = f"{cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}"
-            stopped.add_note(f"while running {where}")
+            for _, same_model in groupby(plan.cells, key=lambda cell: cell.model.name):
+                cells = list(same_model)
+                _represent(cells, results, store, file, bars)
+                for cell in cells:
+                    found += _run_cell(cell, results, store, file, bars, notes)
+    except (VlprobeError, KeyboardInterrupt):
         with suppress(VlprobeError):  # why the run stopped is what the user must read
             _tell(results, found, complete=False)
         raise
@@ -70,18 +71,46 @@ def _tell(results: Results, found: list[Result], complete: bool) -> None:
     write_reliance(results, find_reliance(results, found), complete)
 
 
+def _represent(cells: Sequence[Cell], results: Results, store: Store, file: StudyFile, bars: Bars) -> None:
+    """Compute what the cells of one model lack, each distinct input once for all of them."""
+    lacking = [cell for cell in cells if _lacks(cell, results, store)]
+    extractions = {each.key: each for cell in lacking for each in (cell.trained, cell.tested)}
+    if not lacking:
+        return
+    try:
+        settings = (file.batch_size, file.bad_rows, file.dtype)
+        compute(lacking[0].model, list(extractions.values()), store, *settings, bars.forward)
+    except VlprobeError as error:
+        tasks = ", ".join(dict.fromkeys(cell.task.name for cell in lacking))
+        error.add_note(f"while computing the representations of {lacking[0].model.name} for {tasks}")
+        raise
+
+
+def _lacks(cell: Cell, results: Results, store: Store) -> bool:
+    """Say whether results of a cell are missing, damaged ones included."""
+    for wanted in cell.wanted(store):
+        results.check(wanted.key)
+    return any(wanted.key not in results.known for wanted in cell.wanted(store))
+
+
 def _run_cell(
     cell: Cell, results: Results, store: Store, file: StudyFile, bars: Bars, notes: Mapping[str, dict[str, None]]
 ) -> list[Result]:
-    for wanted in cell.wanted(store):
-        results.check(wanted.key)
-    if any(wanted.key not in results.known for wanted in cell.wanted(store)):
-        for extraction in dict.fromkeys((cell.trained.key, cell.tested.key)):
-            chosen = cell.trained if extraction == cell.trained.key else cell.tested
-            lines = compute(cell.model, chosen, store, file.batch_size, file.bad_rows, bars.forward)
-            notes["skipped_rows"].update(dict.fromkeys(lines))
-        notes["computed_again"].update(dict.fromkeys(_bare(cell, results, store)))
-        _compute_results(cell, results, store, file.device, bars)
+    if _lacks(cell, results, store):
+        try:
+            for extraction in (cell.trained, cell.tested):
+                lines = left_out(cell.model, extraction, store, file.bad_rows)
+                notes["skipped_rows"].update(dict.fromkeys(lines))
+            notes["computed_again"].update(dict.fromkeys(_bare(cell, results, store)))
+            try:
+                _compute_results(cell, results, store, file.device, bars)
+            except Damaged as damaged:
+                notes["computed_again"][f"{damaged.path}: it was damaged"] = None
+                _represent([cell], results, store, file, bars)
+                _compute_results(cell, results, store, file.device, bars)
+        except VlprobeError as error:
+            error.add_note(f"while running {cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}")
+            raise
     found = []
     for wanted in cell.wanted(store):
         # A result of the same inputs under another name (a text model does not see the mismatch) is not made twice.

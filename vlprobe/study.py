@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlprobe.errors import StudyError
-from vlprobe.settings import parse, read_yaml
+from vlprobe.settings import parse, read_yaml, resolve_path
 from vlprobe.study_file import StudyFile
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
     from vlprobe.plan import Plan
     from vlprobe.results import Results
+    from vlprobe.store import Store
     from vlprobe.types import Result, Task
 
 
@@ -98,6 +99,12 @@ class Study:
 
         return Results(self.output)
 
+    def store(self) -> Store:
+        """Open the store of representations."""
+        from vlprobe.store import Store, default_folder
+
+        return Store(resolve_path(self.file.store, self.folder) if self.file.store else default_folder())
+
     def plan(self) -> Plan:
         """Say what would be computed, and compute nothing.
 
@@ -105,9 +112,8 @@ class Study:
             VlprobeError: what `run` would raise about files, models, tasks, layers, images and splits.
         """
         from vlprobe.plan import make_plan
-        from vlprobe.store import Store
 
-        return make_plan(self.file, self.models(), self.tasks(), Store(self.output / "features"), self.results().known)
+        return make_plan(self.file, self.models(), self.tasks(), self.store(), self.results().known)
 
     def run(self, progress: bool = False) -> list[Result]:
         """Compute what is missing, write it to the results folder, and return all results of this study.
@@ -120,12 +126,11 @@ class Study:
         """
         from vlprobe.provenance import describe
         from vlprobe.run import run
-        from vlprobe.store import Store
 
         results = self.results()
         plan = self.plan()
         results.describe(describe(self.file, self.models(), self.tasks(), plan))
-        return run(plan, results, Store(self.output / "features"), self.file, progress)
+        return run(plan, results, self.store(), self.file, progress)
 
 
 def _refuse_doubles(what: str, names: Sequence[str]) -> None:

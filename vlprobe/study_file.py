@@ -45,6 +45,10 @@ class StudyFile(Settings):
     """What to do with rows that cannot be used: stop, or leave them out and count them."""
     limit: int | None = Field(default=None, ge=2)
     """Use at most so many examples of each split."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """The number format that representations are kept in: half the disk in float16, each number good to 5 in 10,000."""
+    store: str | None = None
+    """Folder of representations, shared by all studies that name it; `~/.cache/vlprobe/features` if absent."""
     output: str | None = None
     """Results folder; `results/NAME` in the current folder if absent."""
     device: str = "auto"

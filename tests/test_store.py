@@ -1,0 +1,245 @@
+"""The store: nothing half-written is read, nothing damaged is believed, nothing is computed twice."""
+
+import json
+import os
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from test_study import study
+from toys import Toy, colour_task
+from vlprobe.cli import app
+from vlprobe.errors import DataError
+from vlprobe.extraction import ImageDigests, compute, features, forwards, request
+from vlprobe.store import Damaged, Section, Shard, Store
+from vlprobe.store.shard import WORDS, checksum
+
+TASK = colour_task(60)
+EXAMPLES = TASK.splits["all"]
+NAMES = tuple(f"{number:032x}" for number in range(3))
+
+
+def section(dtype=np.float32):
+    X = np.arange(20, dtype=dtype).reshape(5, 4)
+    start, unit = np.array([0, 2, 2, 5]), np.array([0, 1, 0, 1, 2], np.int32)
+    return Section(NAMES, start, unit, {"joint.0": X}, {"joint.0": "cls"}, {NAMES[1]: "too long"})
+
+
+def shards(folder):
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def test_rows_come_back_in_the_order_asked_for(tmp_path):
+    store = Store(tmp_path)
+    store.write("a" * 64, "b" * 64, {"input:auto:text": section()})
+    X, owner, unit = Store(tmp_path).read("a" * 64, "input:auto:text", "joint.0", [NAMES[2], NAMES[0]])
+    np.testing.assert_array_equal(X[:, 0], [8, 12, 16, 0, 4])
+    assert (owner.tolist(), unit.tolist()) == ([0, 0, 0, 1, 1], [0, 1, 2, 0, 1])
+    assert Store(tmp_path).skipped("a" * 64, "input:auto:text", NAMES) == {NAMES[1]: "too long"}
+    assert Store(tmp_path).held("c" * 64, "input:auto:text") == {}
+
+
+def test_a_question_that_two_shards_answer_is_read_once(tmp_path):
+    store = Store(tmp_path)
+    for shard in ("2" * 64, "1" * 64):
+        other = replace(section(), layers={"joint.0": section().layers["joint.0"] + int(shard[0])})
+        store.write("a" * 64, shard, {"s": other})
+    X, owner, _ = store.read("a" * 64, "s", "joint.0", list(NAMES))
+    assert len(X) == 5
+    np.testing.assert_array_equal(X, section().layers["joint.0"] + 1)
+
+
+def at_half(data, changed):
+    half = len(data) // 2
+    return data[:half] + changed + data[half + len(changed) :]
+
+
+DAMAGE = {
+    "cut short": lambda data: data[:-10],
+    "longer": lambda data: data + b"0",
+    "empty": lambda data: b"",
+    "no safetensors": lambda data: b"\x89PNG" + data,
+    "a flipped bit in the addresses": lambda data: data[:-3] + bytes([data[-3] ^ 4]) + data[-2:],
+    "a flipped bit": lambda data: at_half(data, bytes([data[len(data) // 2] ^ 4])),
+    "zeroes": lambda data: at_half(data, bytes(512)),
+    "another version": lambda data: data.replace(b'\\"format\\": 2', b'\\"format\\": 1'),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_noticed_and_computed_again(tmp_path, kind):
+    whole = study(tmp_path / "a").run()
+    path = shards(tmp_path / "a")[0]
+    before = path.read_bytes()
+    path.write_bytes(DAMAGE[kind](before))
+    (tmp_path / "a" / "results.jsonl").unlink()
+    assert study(tmp_path / "a").run() == whole
+    assert path.read_bytes() == before
+    if kind in ("a flipped bit", "zeroes"):  # its header was fine: it was noticed when it was read
+        said = json.loads((tmp_path / "a" / "study.json").read_text())["computed_again"]
+        assert said == [f"{path}: it was damaged"]
+
+
+def test_a_checksum_covers_every_byte_and_its_place():
+    draw = np.random.default_rng(0)
+    whole = draw.integers(0, 256, 8 * WORDS * 3 + 5, dtype=np.uint8)
+    known = {checksum(whole)}
+    for place in [*range(0, len(whole), 9973), len(whole) - 1, 8 * WORDS * 3]:
+        changed = whole.copy()
+        changed[place] ^= 16
+        known.add(checksum(changed))
+    swapped = whole.copy()
+    swapped[:4096], swapped[8192:12288] = whole[8192:12288], whole[:4096]
+    known.add(checksum(swapped))
+    assert len(known) == 1 + len([*range(0, len(whole), 9973)]) + 2 + 1
+
+
+def test_what_is_being_written_is_not_read(tmp_path):
+    """Readers that list the store while a writer is at work see whole shards or none."""
+    store, stop, seen = Store(tmp_path), threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            for path in shards(tmp_path):
+                Shard(path).verify()
+                seen.append(path)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(60):
+            big = replace(section(), layers={"joint.0": np.full((5, 20000), number, np.float32)})
+            store.write("a" * 64, f"{number % 30:032x}", {"s": big})
+    finally:
+        stop.set()
+        reader.join()
+    assert seen and not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 20)
+    written = []
+
+    def full(tensors, path, notes):
+        if len(written) == 2:
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        real(tensors, path, notes)
+
+    import safetensors.numpy
+
+    real = safetensors.numpy.save_file
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    model, store = Toy(), Store(tmp_path)
+    asked = request(model, EXAMPLES, "word", "first", ImageDigests())
+    with pytest.raises(DataError, match=r"No space left.*what is finished is kept.*VLPROBE_CACHE"):
+        compute(model, [asked], store)
+    assert len(shards(tmp_path)) == 2 and not list(tmp_path.rglob("*.tmp"))
+    monkeypatch.undo()
+    again = Toy()
+    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 20)
+    compute(again, [asked], Store(tmp_path))
+    assert len(again.seen) == 20
+
+
+def test_tasks_that_share_inputs_share_forward_passes(tmp_path):
+    """Another unit, another pooling, other words asked about: one pass each input, and each its own rows."""
+    other = tuple(replace(e, target=("x",), words=()) for e in EXAMPLES)
+    third = tuple(replace(e, target=("dt", *(None for _ in e.words[1:]))) for e in EXAMPLES)
+    model, store = Toy(), Store(tmp_path)
+    pairs = [(EXAMPLES, "word", "first"), (other, "input", "auto"), (third, "word", "first"), (other, "input", "words")]
+    asked = [request(model, examples, unit, how, ImageDigests()) for examples, unit, how in pairs]
+    assert len(forwards(asked)) == len(EXAMPLES)
+    compute(model, asked, store)
+    assert len(model.seen) == len(EXAMPLES)
+    for number, (examples, unit, how) in enumerate(pairs):
+        alone = Store(tmp_path / str(number))
+        single = request(model, examples, unit, how, ImageDigests())
+        compute(Toy(), [single], alone)
+        for layer in ("joint.0", "joint.1"):
+            together = features(asked[number], store, layer)
+            np.testing.assert_allclose(together.X, features(single, alone, layer).X, atol=1e-6)
+            assert together.y.tolist() == features(single, alone, layer).y.tolist()
+
+
+def test_other_words_of_the_same_text_need_their_own_pass():
+    coarse = tuple(replace(e, words=e.words[:2], target=("x", None)) for e in EXAMPLES)
+    model = Toy()
+    asked = [request(model, examples, "word", "first", ImageDigests()) for examples in (EXAMPLES, coarse)]
+    passes = forwards(asked)
+    assert len(passes) == 2 * len(EXAMPLES)
+    assert all(question.example.words == each.example.words for each in passes for question in each.questions)
+
+
+def test_a_second_study_computes_nothing_that_the_first_one_did(tmp_path):
+    task = colour_task(60)
+    study(tmp_path / "a", tasks=[task], store=str(tmp_path / "store")).run()
+    model = Toy()
+    again = study(tmp_path / "b", [model], [replace(task, name="again")], store=str(tmp_path / "store"), seeds=[1])
+    assert again.plan().forward_passes == 0
+    again.run()
+    assert not model.seen
+
+
+def test_half_precision_is_kept_where_it_holds_the_numbers(tmp_path):
+    class Large(Toy):
+        def encode(self, batch):
+            hidden = super().encode(batch)
+            hidden[1].states[...] *= 1e5
+            return hidden
+
+    for model, halves in ((Toy("small"), {"joint.0", "joint.1"}), (Large("large"), {"joint.0"})):
+        store = Store(tmp_path / model.name)
+        asked = request(model, EXAMPLES, "word", "first", ImageDigests(), "float16")
+        assert asked.home != request(model, EXAMPLES, "word", "first", ImageDigests()).home
+        compute(model, [asked], store, dtype="float16")
+        (path,) = shards(tmp_path / model.name)
+        (name,) = Shard(path).sections
+        assert {layer for layer in Shard(path).layers(name) if Shard(path).read(name, layer).dtype == "f2"} == halves
+        found = features(asked, store, "joint.1").X
+        assert found.dtype == np.float32 and np.isfinite(found).all()
+
+
+def test_what_a_person_reads(tmp_path, capsys):
+    study(tmp_path / "a", conditions=["matched", "text-only"]).run()
+    place = tmp_path / "a" / "features"
+    assert call("list", place) == 0
+    said = capsys.readouterr().out
+    assert "toy (pretrained, Toy, float32, toy-toy)" in said
+    assert "240 inputs: word, first, text+image" in said and "240 inputs: word, first, text" in said
+    assert call("verify", place) == 0
+    assert "2 shards read, 0 damaged" not in capsys.readouterr().err
+    path = shards(place)[0]
+    path.write_bytes(path.read_bytes()[:-3])
+    old = path.with_name("x.1.tmp")
+    old.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert call("verify", place) == 1
+    assert f"{path}: it is longer or shorter than its header says; remove it" in capsys.readouterr().out
+    assert call("prune", place) == 0
+    assert path.exists() and "2 files" in capsys.readouterr().out
+    assert call("prune", place, "--yes") == 0
+    assert not path.exists() and not old.exists()
+    assert call("prune", place, "--model", "tou", "--yes") == 1
+    assert call("prune", place, "--model", "toy", "--yes") == 0
+    assert not list(place.iterdir())
+
+
+def call(command, place, *arguments):
+    from typer.testing import CliRunner
+
+    found = CliRunner().invoke(app, ["store", command, "--store", str(place), *arguments])
+    print(found.output)
+    return found.exit_code
+
+
+def test_a_header_of_nonsense_is_damage(tmp_path):
+    for number, content in enumerate((b"\xff" * 100, (20).to_bytes(8, "little") + b'{"a": [1, 2, 3]}    ')):
+        path = tmp_path / f"{number}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(Damaged, match="it is longer|does not start|cannot be read"):
+            Shard(path)

@@ -1,0 +1,217 @@
+"""Examples -> Features: questions named by content, batches through a model, rows pooled at once and kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vlprobe.digest import digest
+from vlprobe.errors import BadRow, DataError, StudyError
+from vlprobe.extraction.questions import (
+    Extraction,
+    Forward,
+    ImageDigests,
+    chunks,
+    forwards,
+    lacking,
+    layers_of,
+    missing,
+    request,
+)
+from vlprobe.pairing import obstacle, pair
+from vlprobe.pooling import POOLINGS, check_pooling
+from vlprobe.store import Store
+from vlprobe.types import Features, Task
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.extraction.encoding import BadRows
+
+__all__ = [
+    "Extraction",
+    "Forward",
+    "ImageDigests",
+    "chunks",
+    "compute",
+    "encode_chunk",
+    "extract",
+    "features",
+    "forwards",
+    "lacking",
+    "layers_of",
+    "left_out",
+    "missing",
+    "request",
+]
+
+
+def compute(
+    encoder: Encoder,
+    extractions: Sequence[Extraction],
+    store: Store,
+    batch_size: int = 32,
+    bad_rows: BadRows = "error",
+    dtype: str = "float32",
+    advance: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Run one model over what the store lacks, and keep every layer's pooled rows there.
+
+    Args:
+        encoder: the model.
+        extractions: what to compute; tasks and conditions that share inputs are run together.
+        store: where it goes.
+        batch_size: inputs at a time; changes no number beyond float rounding.
+        bad_rows: what to do with an input that the model cannot take.
+        dtype: the format that rows are kept in; that of the extractions.
+        advance: called with the number of inputs done.
+
+    Raises:
+        BadRow: an input cannot be encoded or pooled, under `bad_rows="error"`.
+        VlprobeError: a layer gives NaN or infinite states.
+        DataError: the disk is full.
+    """
+    if not extractions:
+        return
+    store.describe(extractions[0].home, manifest(encoder, dtype))
+    for chunk in chunks(forwards(extractions)):
+        encode_chunk(encoder, extractions[0].home, chunk, store, batch_size, bad_rows, dtype, advance)
+
+
+def encode_chunk(
+    encoder: Encoder,
+    home: str,
+    chunk: Sequence[Forward],
+    store: Store,
+    batch_size: int,
+    bad_rows: BadRows,
+    dtype: str,
+    advance: Callable[[int], None],
+) -> None:
+    """Run a model over what the store lacks of one chunk, and write it as one shard; arguments as for `compute`."""
+    from vlprobe.extraction.encoding import Chunk
+
+    store.refresh(home)
+    waiting = lacking(home, chunk, store)
+    if waiting:
+        name = digest([[question.section, question.name] for each in waiting for question in each.questions])
+        store.write(home, name, Chunk(encoder, waiting, dtype, bad_rows).encode(batch_size, advance))
+
+
+def manifest(encoder: Encoder, dtype: str) -> dict[str, object]:
+    """Return what a person wants to know of a folder of shards."""
+    return {
+        "model": encoder.name,
+        "family": type(encoder).__name__,
+        "stage": encoder.stage,
+        "revision": encoder.revision,
+        "dtype": dtype,
+        "layers": dict(encoder.layers),
+    }
+
+
+def left_out(encoder: Encoder, extraction: Extraction, store: Store, bad_rows: BadRows) -> list[str]:
+    """Return one line for every input that the model could not take, and why.
+
+    Raises:
+        BadRow: there is one, under `bad_rows="error"`: kept by an earlier run that was told to skip.
+    """
+    why: dict[tuple[str, str], str] = {}
+    for section, names in extraction.sections.items():
+        why |= {(section, name): text for name, text in store.skipped(extraction.home, section, names).items()}
+    lines: dict[str, None] = {}
+    for question in extraction.questions:
+        problem = why.get((question.section, question.name))
+        if problem is None:
+            continue
+        if bad_rows == "error":
+            raise BadRow(question.example.place or question.example.id, problem)
+        lines[f"{question.example.place}: {problem} (left out for {encoder.name})"] = None
+    return list(lines)
+
+
+def features(extraction: Extraction, store: Store, layer: str) -> Features:
+    """Return one layer's features of all examples, read from the store.
+
+    Rows follow the examples, and inside one its units; an example that was left out has none.
+
+    Raises:
+        Damaged: a shard is not what was written; it has been removed, and what it held is to be computed again.
+    """
+    questions = extraction.questions
+    blocks: list[np.ndarray] = []
+    place: dict[tuple[str, str], tuple[int, int]] = {}
+    units: list[np.ndarray] = []
+    done = 0
+    for section, names in extraction.sections.items():
+        X, owner, unit = store.read(extraction.home, section, layer, names)
+        edges = np.searchsorted(owner, np.arange(len(names) + 1)) + done
+        place |= {(section, name): (edges[n], edges[n + 1]) for n, name in enumerate(names)}
+        if len(X):
+            blocks.append(X)
+            units.append(unit)
+        done += len(X)
+    if not blocks:
+        raise DataError(f"layer {layer}: no example is left; all were left out as bad rows")
+    X, unit = _joined(blocks), np.concatenate(units)
+    spans = [place[question.section, question.name] for question in questions]
+    rows = np.concatenate([np.arange(first, last) for first, last in spans])
+    owners = np.repeat(np.arange(len(questions)), [last - first for first, last in spans])
+    if len(rows) != len(X) or (rows != np.arange(len(X))).any():
+        X, unit = X[rows], unit[rows]
+    examples = [questions[i].example for i in owners]
+    index = unit.astype(np.int32)
+    return Features(
+        layer=layer,
+        X=X,
+        y=np.array([example.target[k] for example, k in zip(examples, index, strict=True)]),
+        group=np.array([example.group for example in examples]),
+        id=np.array([example.id for example in examples]),
+        index=index,
+        key=digest(extraction.pairs, layer),
+    )
+
+
+def _joined(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def extract(
+    model: Encoder,
+    task: Task,
+    split: str,
+    condition: str = "matched",
+    seed: int = 0,
+    pooling: str | None = None,
+    store: Store | None = None,
+    batch_size: int = 32,
+) -> dict[str, Features]:
+    """Return layer -> features of one split of a task: for notebooks; a `Study` does it for many.
+
+    Args:
+        model: from `load_model`.
+        task: from `load_task`.
+        split: one of its splits.
+        condition: one of `CONDITIONS`.
+        seed: draws the derangement of `mismatched`.
+        pooling: a name of `POOLINGS[task.unit]`; the first one there if None.
+        store: kept there and read again next time; nowhere if None.
+        batch_size: inputs at a time.
+
+    Raises:
+        StudyError: unknown condition or pooling, or the model cannot be asked this under this condition.
+        BadRow: an example cannot be encoded.
+    """
+    how = check_pooling(task.unit, pooling or next(iter(POOLINGS[task.unit])))
+    reason = obstacle(condition, task, model.modalities, model.needs)
+    if reason:
+        raise StudyError(f"task {task.name} cannot be put to {model.name} under condition {condition}: {reason}")
+    examples = pair(task.load(split), condition, task.level, seed, split)
+    extraction = request(model, examples, task.unit, how, ImageDigests())
+    with tempfile.TemporaryDirectory() as folder:
+        store = store or Store(Path(folder))
+        compute(model, [extraction], store, batch_size)
+        return {layer: features(extraction, store, layer) for layer in layers_of(extraction, store)}

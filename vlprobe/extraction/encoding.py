@@ -1,0 +1,196 @@
+"""A chunk of inputs through a model: batches, states pooled on the device, sections for the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from vlprobe.errors import BadRow, VlprobeError
+from vlprobe.extraction.questions import Forward, Question
+from vlprobe.pooling import Pooled, pool
+from vlprobe.store import Section
+from vlprobe.types import Hidden
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
+
+BadRows = Literal["error", "skip"]
+
+
+@dataclass
+class _Rows:
+    """What was pooled for one section so far."""
+
+    order: dict[str, int]
+    """Question -> its place."""
+    owner: list[np.ndarray] = field(default_factory=list)
+    """Of each batch, (row,) place of the question that a row belongs to."""
+    unit: list[np.ndarray] = field(default_factory=list)
+    """Of each batch, (row,) unit inside its input."""
+    layers: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    """Layer -> of each batch, (row, width)."""
+    how: dict[str, str] = field(default_factory=dict)
+    """Layer -> pooling."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Question -> why it has no rows."""
+
+
+class Chunk:
+    """Some inputs of one model, on their way into one shard.
+
+    Args:
+        encoder: the model.
+        passes: its inputs.
+        dtype: the format that rows are kept in: float32 or float16.
+        bad_rows: what to do with an input that the model cannot take.
+    """
+
+    def __init__(self, encoder: Encoder, passes: Sequence[Forward], dtype: str, bad_rows: BadRows) -> None:
+        self.encoder, self.passes, self.dtype, self.bad_rows = encoder, passes, dtype, bad_rows
+        names: dict[str, list[str]] = {}
+        for each in passes:
+            for question in each.questions:
+                names.setdefault(question.section, []).append(question.name)
+        self.rows = {
+            section: _Rows({name: place for place, name in enumerate(sorted(asked))})
+            for section, asked in sorted(names.items())
+        }
+
+    def encode(self, batch_size: int, advance: Callable[[int], None]) -> dict[str, Section]:
+        """Return section -> what the model answered.
+
+        Args:
+            batch_size: inputs at a time; halved, for this chunk, where memory does not hold them.
+            advance: called with the number of inputs done.
+
+        Raises:
+            BadRow: an input cannot be encoded or pooled, under `bad_rows="error"`.
+            VlprobeError: a layer gives NaN or infinite states.
+        """
+        for batch in self._batches(batch_size):
+            self._run(batch)
+            advance(len(batch))
+        return {name: self._section(name, rows) for name, rows in self.rows.items()}
+
+    def _batches(self, batch_size: int) -> Iterator[list[Forward]]:
+        """Yield neighbours in length, so that little is spent on padding, all with the same modalities."""
+        alike: dict[tuple[bool, bool], list[Forward]] = {}
+        for each in self.passes:
+            alike.setdefault((each.example.text is None, each.example.image is None), []).append(each)
+        for _, inside in sorted(alike.items()):
+            inside.sort(key=lambda each: (len(each.example.text or ""), each.name))
+            yield from (inside[start : start + batch_size] for start in range(0, len(inside), batch_size))
+
+    def _run(self, batch: Sequence[Forward]) -> None:
+        """Encode and pool a batch; where it does not fit into memory by halves, where a row is bad one by one."""
+        try:
+            self._add(batch, self.encoder.encode([each.example for each in batch]))
+        except BadRow as error:
+            if self.bad_rows == "error":
+                raise
+            if len(batch) > 1:
+                for each in batch:
+                    self._run([each])
+                return
+            for question in batch[0].questions:
+                self.rows[question.section].skipped.setdefault(question.name, error.problem)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise VlprobeError(
+                    f"{self.encoder.name}: example {batch[0].example.id} ({batch[0].example.place}) alone does not fit "
+                    "into the memory of the device; run it on a larger one, or with `device: cpu`"
+                ) from None
+            torch.cuda.empty_cache()
+            half = len(batch) // 2
+            self._run(batch[:half])
+            self._run(batch[half:])
+
+    def _add(self, batch: Sequence[Forward], hidden: Sequence[Hidden]) -> None:
+        """Pool the states of a batch for all that is asked; nothing is kept where a row of it is bad."""
+        pooled = [(section, asked, self._pool(batch, asked, hidden)) for section, asked in _rounds(batch)]
+        for section, asked, layers in pooled:
+            rows = self.rows[section]
+            names = [question.name if question else "" for question in asked]
+            places = np.array([rows.order.get(name, -1) for name in names])
+            rows.owner.append(places[layers[0].example])
+            rows.unit.append(layers[0].unit.astype(np.int32))
+            for layer in layers:
+                rows.layers.setdefault(layer.layer, []).append(self._checked(layer, batch))
+                rows.how[layer.layer] = layer.how
+
+    def _pool(
+        self, batch: Sequence[Forward], asked: Sequence[Question | None], hidden: Sequence[Hidden]
+    ) -> list[Pooled]:
+        unit, how, _ = next(question.section for question in asked if question).split(":")
+        examples = [
+            question.example if question else replace(each.example, target=())
+            for question, each in zip(asked, batch, strict=True)
+        ]
+        layers = pool(hidden, examples, unit, how)  # type: ignore[arg-type]
+        if not layers:
+            raise VlprobeError(
+                f"{self.encoder.name}: no layer has positions that unit '{unit}' could be pooled from by '{how}'; "
+                "choose another pooling"
+            )
+        return layers
+
+    def _checked(self, pooled: Pooled, batch: Sequence[Forward]) -> np.ndarray:
+        """Return rows on the host, in the format they are kept in where that holds them.
+
+        Raises:
+            VlprobeError: states that are not finite.
+        """
+        finite = torch.isfinite(pooled.rows).all(dim=1).cpu().numpy()
+        if not finite.all():
+            example = batch[int(pooled.example[int(np.argmin(finite))])].example
+            raise VlprobeError(
+                f"{self.encoder.name}, layer {pooled.layer}: the states of example {example.id} ({example.place}) hold "
+                "NaN or infinite values; the checkpoint is damaged, or the precision too low"
+            )
+        if self.dtype == "float16":
+            half = pooled.rows.half()
+            if bool(torch.isfinite(half).all()):  # else beyond 65504: kept as float32
+                return half.cpu().numpy()
+        return pooled.rows.cpu().numpy()
+
+    def _section(self, name: str, rows: _Rows) -> Section:
+        owner = np.concatenate([*rows.owner, np.zeros(0, np.int64)]).astype(np.int64)
+        unit = np.concatenate([*rows.unit, np.zeros(0, np.int32)]).astype(np.int32)
+        layers = {layer: np.concatenate(parts) for layer, parts in rows.layers.items()}
+        for layer, array in layers.items():
+            if len(array) != len(owner):
+                raise VlprobeError(
+                    f"{self.encoder.name}, layer {layer}: {len(array)} rows where {len(owner)} were asked for; the "
+                    "encoder gave this layer, or the roles of its positions, for some batches only"
+                )
+        order = np.lexsort((unit, owner))
+        counts = np.bincount(owner, minlength=len(rows.order))
+        bare = [name for name, place in rows.order.items() if not counts[place] and name not in rows.skipped]
+        if bare:
+            raise VlprobeError(f"{self.encoder.name}: {len(bare)} inputs got no row of section {name}")
+        return Section(
+            questions=tuple(rows.order),
+            start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            unit=unit[order],
+            layers={layer: array[order] for layer, array in layers.items()},
+            how=rows.how,
+            skipped=rows.skipped,
+        )
+
+
+def _rounds(batch: Sequence[Forward]) -> Iterator[tuple[str, list[Question | None]]]:
+    """Yield (section, of each input the question that is pooled now or None), until all were pooled.
+
+    Two tasks may ask about different units of one input in the same section.
+    """
+    waiting: dict[str, list[list[Question]]] = {}
+    for place, each in enumerate(batch):
+        for question in each.questions:
+            waiting.setdefault(question.section, [[] for _ in batch])[place].append(question)
+    for section, queues in sorted(waiting.items()):
+        for turn in range(max(map(len, queues))):
+            yield section, [queue[turn] if turn < len(queue) else None for queue in queues]

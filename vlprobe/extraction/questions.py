@@ -1,0 +1,210 @@
+"""What one model is to be asked: examples -> questions, named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlprobe.digest import digest, file_digest
+from vlprobe.images import open_image
+from vlprobe.pairing import show
+from vlprobe.store import Store
+from vlprobe.types import Example, Unit
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
+
+VERSION = 2
+"""Part of every address: raise it when the same input would no longer give the same features."""
+CHUNK = 512
+"""Inputs that are run and written together: what a killed run can lose."""
+LENGTH = 32
+"""Hexadecimal digits of a question's address."""
+
+
+class ImageDigests:
+    """sha256 of images, each file read and decoded once: so a damaged file is found before a model runs."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def __call__(self, example: Example) -> str:
+        """Return the digest of an example's image, empty for none.
+
+        Raises:
+            BadRow: the image cannot be opened (see `open_image`).
+        """
+        image = example.image
+        if image is None:
+            return ""
+        if isinstance(image, bytes):
+            open_image(image, example.place)
+            return hashlib.sha256(image).hexdigest()
+        if image not in self._known:
+            open_image(image, example.place)
+            self._known[image] = file_digest(image)
+        return self._known[image]
+
+    def files(self) -> dict[str, str]:
+        """Return file -> digest of all images asked for so far."""
+        return {str(path): known for path, known in self._known.items()}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One input, and what is to be pooled from its states."""
+
+    example: Example
+    """As the model sees it: what it does not read is taken out."""
+    name: str
+    """Content address: of the input, its words and boxes, and the units that are asked about."""
+    input: str
+    """Content address of what the model is run on; two tasks may ask different things of one input."""
+    section: str
+    """Unit, pooling and modalities: `word:first:text+image`. Rows of one section have the same layers."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A task's examples under one condition, put to one model, pooled one way."""
+
+    questions: tuple[Question, ...]
+    """(example,); equal ones share a name."""
+    unit: Unit
+    """What one row belongs to."""
+    how: str
+    """Pooling."""
+    home: str
+    """Content address of the model in the store."""
+    key: str
+    """Content address of the set of distinct questions: two conditions may share it."""
+    pairs: str
+    """Content address of which example was given which input: two conditions may share `key`, never this."""
+
+    @property
+    def examples(self) -> list[Example]:
+        """Return (example,) the examples as the model sees them."""
+        return [question.example for question in self.questions]
+
+    @property
+    def sections(self) -> dict[str, list[str]]:
+        """Return section -> its distinct questions, sorted."""
+        found: dict[str, set[str]] = {}
+        for question in self.questions:
+            found.setdefault(question.section, set()).add(question.name)
+        return {section: sorted(names) for section, names in sorted(found.items())}
+
+
+def request(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    unit: Unit,
+    how: str,
+    images: ImageDigests,
+    dtype: str = "float32",
+) -> Extraction:
+    """Say what is to be computed, without computing it.
+
+    Args:
+        encoder: the model.
+        examples: as a condition pairs them.
+        unit: what one row belongs to.
+        how: pooling.
+        images: knows their digests.
+        dtype: the format that features are kept in: float32 or float16.
+
+    Raises:
+        BadRow: an image cannot be opened.
+    """
+    seen = [show(example, encoder.modalities) for example in examples]
+    if unit == "word" and not any(example.words for example in seen):
+        unit, how = "input", "auto"  # one target each, asked of the image: see `show`
+    questions = tuple(_question(example, unit, how, images) for example in seen)
+    home = digest(VERSION, encoder.revision, type(encoder).__name__, dtype)
+    names = [(question.section, question.name) for question in questions]
+    # By content, whatever the order: an image model's mismatch is the same extraction.
+    key = digest(home, unit, how, sorted(set(names)))
+    return Extraction(questions, unit, how, home, key, digest(key, names))
+
+
+def _question(example: Example, unit: Unit, how: str, images: ImageDigests) -> Question:
+    asked = [k for k, target in enumerate(example.target) if target is not None]
+    picture = images(example)
+    name = digest(example.text, picture, example.words, example.boxes, asked)[:LENGTH]
+    given = [side for side, there in (("text", example.text), ("image", example.image)) if there is not None]
+    return Question(
+        example, name, digest(example.text, picture, example.boxes), ":".join((unit, how, "+".join(given) or "nothing"))
+    )
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One input of a model, and the questions that its states answer."""
+
+    example: Example
+    """What is run."""
+    name: str
+    """Content address."""
+    questions: tuple[Question, ...]
+    """Distinct in section and name."""
+
+
+def forwards(extractions: Iterable[Extraction]) -> list[Forward]:
+    """Return the distinct inputs of one model, each with all that is asked of it, in the order of their names.
+
+    Tasks that share inputs share their forward passes. Words are found while a text is read, so that questions about
+    other cuts of one text into words need a pass of their own; a question on the whole input goes along with any.
+    """
+    wanted: dict[str, dict[tuple[str, str], Question]] = {}
+    for extraction in extractions:
+        for question in extraction.questions:
+            wanted.setdefault(question.input, {}).setdefault((question.section, question.name), question)
+    found = []
+    for name, questions in sorted(wanted.items()):
+        by_words: dict[tuple[tuple[int, int], ...], list[Question]] = {}
+        for _, question in sorted(questions.items()):
+            by_words.setdefault(question.example.words, []).append(question)
+        wordless = by_words.pop((), [])
+        for number, (words, asked) in enumerate(sorted(by_words.items()) or [((), [])]):
+            together = (*asked, *(wordless if not number else ()))
+            found.append(Forward(_bare(together[0].example), digest(name, words), together))
+    return found
+
+
+def _bare(example: Example) -> Example:
+    """Return an example without its answers: what is run must not know them."""
+    return replace(example, target=())
+
+
+def chunks(passes: Sequence[Forward]) -> list[Sequence[Forward]]:
+    """Return the units of work: the same study always has the same ones, whatever the store holds already."""
+    return [passes[start : start + CHUNK] for start in range(0, len(passes), CHUNK)]
+
+
+def lacking(home: str, passes: Sequence[Forward], store: Store) -> list[Forward]:
+    """Return the passes that some question still waits for, with just the questions that wait."""
+    found = []
+    for each in passes:
+        waiting = tuple(q for q in each.questions if q.name not in store.held(home, q.section))
+        if waiting:
+            found.append(replace(each, questions=waiting))
+    return found
+
+
+def missing(extractions: Iterable[Extraction], store: Store) -> int:
+    """Return the number of inputs that one model would still be run on."""
+    asked = list(extractions)
+    return len(lacking(asked[0].home, forwards(asked), store)) if asked else 0
+
+
+def layers_of(extraction: Extraction, store: Store) -> Mapping[str, str]:
+    """Return layer -> how it was pooled, for every layer that the unit could be pooled from, whatever the example.
+
+    Empty as long as the store holds none of it.
+    """
+    found = [layers for section in extraction.sections if (layers := store.layers(extraction.home, section))]
+    first = found[0] if found else {}
+    return {layer: how for layer, how in first.items() if all(layer in layers for layers in found)}

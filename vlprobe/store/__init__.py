@@ -1,0 +1,178 @@
+"""Representations on disk, addressed by content: the same question is never put to the same model twice.
+
+`FOLDER/HOME/SHARD.safetensors`: a home holds what one model (its revision, the number format) answered; a shard, what
+it answered to some hundred inputs at once. Shards are written to a temporary name, flushed and renamed: a file that is
+there is whole, any number of processes may write at once, and a run that was killed lacks nothing but the shards that
+it had not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlprobe.store.shard import Damaged, Section, Shard, write_shard
+
+__all__ = ["Damaged", "Section", "Shard", "Store", "default_folder"]
+
+MANIFEST = "manifest.json"
+ENDING = ".safetensors"
+
+
+def default_folder() -> Path:
+    """Return `$VLPROBE_CACHE/features`, or `~/.cache/vlprobe/features` where that is not set."""
+    root = os.environ.get("VLPROBE_CACHE", "").strip()
+    return (Path(root) if root else Path.home() / ".cache" / "vlprobe") / "features"
+
+
+class Store:
+    """The shards of any number of models.
+
+    Args:
+        folder: created when first written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._opened: dict[Path, Shard] = {}
+        self._held: dict[tuple[str, str], dict[str, tuple[Shard, int]]] = {}
+
+    def path(self, home: str, shard: str) -> Path:
+        """Return the file of one shard."""
+        return self.folder / home[:32] / f"{shard[:32]}{ENDING}"
+
+    def describe(self, home: str, content: Mapping[str, Any]) -> None:
+        """Write a home's manifest, unless it is there: what a person reads to know what the folder holds."""
+        path = self.folder / home[:32] / MANIFEST
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"home": home, **content}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        temporary.replace(path)
+
+    def write(self, home: str, shard: str, sections: Mapping[str, Section]) -> None:
+        """Write one shard: all of it, or nothing.
+
+        Args:
+            home: address of the model.
+            shard: address of the inputs.
+            sections: by name.
+
+        Raises:
+            DataError: the disk is full, or the folder cannot be written to.
+        """
+        write_shard(self.path(home, shard), sections)
+        self.refresh(home)
+
+    def refresh(self, home: str) -> None:
+        """Look again which shards a home has: other processes write, too. Damaged ones are removed."""
+        folder = self.folder / home[:32]
+        found = set(folder.glob(f"*{ENDING}")) if folder.is_dir() else set()
+        gone = [path for path in self._opened if path.parent == folder and path not in found]
+        new = sorted(path for path in found if path not in self._opened)
+        if not gone and not new:
+            return
+        for path in gone:
+            del self._opened[path]
+        for path in new:
+            try:
+                self._opened[path] = Shard(path)
+            except Damaged:
+                path.unlink(missing_ok=True)
+        self._held = {key: known for key, known in self._held.items() if key[0] != home}
+
+    def held(self, home: str, section: str) -> Mapping[str, tuple[Shard, int]]:
+        """Return question -> the shard that answers it, and its place there; of several shards, the first by name."""
+        if (home, section) not in self._held:
+            known: dict[str, tuple[Shard, int]] = {}
+            for shard in self._shards(home):
+                for place, question in enumerate(shard.questions(section)):
+                    known.setdefault(question, (shard, place))
+            self._held[home, section] = known
+        return self._held[home, section]
+
+    def layers(self, home: str, section: str) -> dict[str, str]:
+        """Return layer -> how it was pooled; empty where the home has no answer of this section."""
+        for shard in self._shards(home):
+            if layers := shard.layers(section):
+                return layers
+        return {}
+
+    def skipped(self, home: str, section: str, questions: Sequence[str]) -> dict[str, str]:
+        """Return, of these questions, those that the model could not take -> why."""
+        found: dict[str, str] = {}
+        known = self.held(home, section)
+        for question in questions:
+            if question in known and (why := known[question][0].skipped(section).get(question)) is not None:
+                found[question] = why
+        return found
+
+    def read(self, home: str, section: str, layer: str, questions: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Return one layer's rows of some questions, question by question.
+
+        Args:
+            home: address of the model.
+            section: its name.
+            layer: layer address.
+            questions: distinct; all of them held.
+
+        Returns:
+            (row, width) float32 rows, (row,) index into `questions`, (row,) index of the unit inside its input.
+
+        Raises:
+            Damaged: a shard is not what was written; it has been removed.
+        """
+        known = self.held(home, section)
+        by_shard: dict[Shard, list[int]] = {}
+        for number, question in enumerate(questions):
+            by_shard.setdefault(known[question][0], []).append(number)
+        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        try:
+            for shard, numbers in by_shard.items():
+                if layer in shard.layers(section):  # absent where all its inputs were left out
+                    parts.append(_chosen(shard, section, layer, numbers, [known[questions[n]][1] for n in numbers]))
+        except Damaged as damaged:
+            damaged.path.unlink(missing_ok=True)
+            self.refresh(home)
+            raise
+        if not parts:
+            return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int32)
+        owners = np.concatenate([owner for _, owner, _ in parts])
+        order = np.argsort(owners, kind="stable")
+        X = np.empty((len(owners), parts[0][0].shape[1]), np.float32)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        done = 0
+        for rows, owner, _ in parts:
+            X[place[done : done + len(owner)]] = rows
+            done += len(owner)
+        return X, owners[order], np.concatenate([unit for _, _, unit in parts])[order]
+
+    def homes(self) -> list[Path]:
+        """Return the folders of all models that the store knows, in the order of their names."""
+        return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
+
+    def _shards(self, home: str) -> Iterator[Shard]:
+        folder = self.folder / home[:32]
+        if not any(path.parent == folder for path in self._opened):
+            self.refresh(home)
+        yield from (self._opened[path] for path in sorted(self._opened) if path.parent == folder)
+
+
+def _chosen(
+    shard: Shard, section: str, layer: str, numbers: Sequence[int], places: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, owners and units of some questions of one shard."""
+    start, unit = shard.read(section, "start"), shard.read(section, "unit")
+    counts = start[np.asarray(places) + 1] - start[places]
+    rows = np.concatenate([np.arange(start[place], start[place + 1]) for place in places])
+    whole = shard.read(section, layer)
+    if len(rows) != len(whole) or (rows != np.arange(len(whole))).any():
+        whole, unit = whole[rows], unit[rows]
+    return whole, np.repeat(np.asarray(numbers), counts), unit

@@ -1,0 +1,161 @@
+"""`vlprobe store`: what representations are kept, whether they are whole, and what may go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+store = typer.Typer(help="Representations on disk: list them, verify them, remove them.", no_args_is_help=True)
+
+Folder = Annotated[
+    Path | None,
+    typer.Option("--store", help="Its folder; ~/.cache/vlprobe/features if not given.", show_default=False),
+]
+
+
+@dataclass(frozen=True)
+class Home:
+    """One model's folder."""
+
+    path: Path
+    """The folder."""
+    manifest: dict[str, Any]
+    """What its manifest says; empty where it is missing or damaged."""
+    shards: tuple[Path, ...]
+    """Its files of representations."""
+    leftovers: tuple[Path, ...]
+    """What runs that were killed left unfinished, an hour ago or longer."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its shards."""
+        return sum(path.stat().st_size for path in self.shards)
+
+    def __str__(self) -> str:
+        if not self.manifest:
+            return f"{self.path.name} (no manifest)"
+        about = self.manifest
+        return f"{about['model']} ({about['stage']}, {about['family']}, {about['dtype']}, {about['revision'][:12]})"
+
+
+@store.command("list")
+def list_(folder: Folder = None) -> None:
+    """List the models whose representations are kept, with inputs and size."""
+    homes = list(_homes(folder))
+    for home in homes:
+        typer.echo(str(home))
+        typer.echo(f"  {home.size / 1e9:.3g} GB in {len(home.shards)} shards: {home.path}")
+        for section, questions in sorted(_sections(home).items()):
+            typer.echo(f"  {questions:,} inputs: {section.replace(':', ', ')}")
+    typer.echo(f"{sum(home.size for home in homes) / 1e9:.3g} GB in all: {_place(folder)}")
+
+
+@store.command()
+def verify(folder: Folder = None) -> None:
+    """Read every shard and compare its checksums; damaged ones are named, and computed again by the next run."""
+    from vlprobe.store import Damaged, Shard
+
+    checked, damaged = 0, []
+    for home in _homes(folder):
+        for path in home.shards:
+            try:
+                Shard(path).verify()
+            except Damaged as error:
+                damaged.append(str(error))
+            checked += 1
+    for line in damaged:
+        typer.echo(line)
+    typer.echo(f"{checked} shards read, {len(damaged)} damaged: {_place(folder)}")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@store.command()
+def prune(
+    folder: Folder = None,
+    model: Annotated[
+        str | None, typer.Option(help="Remove all that is kept of this model, by name or revision.", show_default=False)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
+) -> None:
+    """Remove what is of no use: damaged shards, and what killed runs left; with --model, all of one model."""
+    from vlprobe.errors import StudyError, did_you_mean
+    from vlprobe.store import Damaged, Shard
+
+    homes = list(_homes(folder))
+    if model is not None:
+        names = {str(home.manifest.get(key)) for home in homes for key in ("model", "revision") if home.manifest}
+        homes = [home for home in homes if model in (home.manifest.get("model"), home.manifest.get("revision"))]
+        if not homes:
+            raise StudyError(f"the store {_place(folder)} holds nothing of model '{model}'{did_you_mean(model, names)}")
+    removed: list[Path] = []
+    for home in homes:
+        removed += home.leftovers
+        for path in home.shards:
+            if model is None:
+                try:
+                    Shard(path).verify()
+                    continue
+                except Damaged:
+                    pass
+            removed.append(path)
+        if model is not None and home.manifest:
+            removed.append(home.path / "manifest.json")
+    size = sum(path.stat().st_size for path in removed)
+    for path in removed:
+        typer.echo(str(path))
+        if yes:
+            path.unlink(missing_ok=True)
+    for home in homes:
+        if yes and not any(home.path.iterdir()):
+            home.path.rmdir()
+    said = "removed" if yes else "would be removed; --yes removes them"
+    typer.echo(f"{len(removed)} files, {size / 1e9:.3g} GB, {said}")
+
+
+def _place(folder: Path | None) -> Path:
+    from vlprobe.store import default_folder
+
+    return (folder or default_folder()).expanduser()
+
+
+def _homes(folder: Path | None) -> Iterator[Home]:
+    import time
+
+    from vlprobe.errors import DataError
+    from vlprobe.store import ENDING, MANIFEST, Store
+
+    place = _place(folder)
+    if folder is not None and not place.is_dir():
+        raise DataError(f"{place} is no folder; name the store of a study, or leave --store out")
+    for path in Store(place).homes():
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            known = {"model", "stage", "family", "dtype", "revision"} <= manifest.keys()
+        except (OSError, ValueError, AttributeError):
+            known = False
+        old = time.time() - 3600  # a younger one may be another process's, at work
+        leftovers = tuple(sorted(each for each in path.glob("*.tmp") if each.stat().st_mtime < old))
+        shards = tuple(sorted(path.glob(f"*{ENDING}")))
+        if known or shards or leftovers:
+            yield Home(path, manifest if known else {}, shards, leftovers)
+
+
+def _sections(home: Home) -> dict[str, int]:
+    """Return section -> distinct questions."""
+    from vlprobe.store import Damaged, Shard
+
+    found: dict[str, set[str]] = {}
+    for path in home.shards:
+        try:
+            shard = Shard(path)
+            for section in shard.sections:
+                found.setdefault(section, set()).update(shard.questions(section))
+        except Damaged:
+            found.setdefault(f"damaged: {path.name}", set())
+    return {section: len(questions) for section, questions in found.items()}

@@ -1,0 +1,194 @@
+"""One shard: a safetensors file whose every tensor has a checksum.
+
+Read with our own few lines and not through `safe_open`, which pages a cold file in several times slower.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlprobe.errors import DataError
+
+FORMAT = 2
+TYPES = {"F32": np.float32, "F16": np.float16, "U8": np.uint8, "I64": np.int64, "I32": np.int32}
+"""safetensors' names of the number formats that a shard may hold."""
+HEADER = 100_000_000
+"""Bytes of the longest header that is read."""
+WORDS = 4093
+"""Of eight bytes, folded onto one another for a checksum: a prime, so that pages that changed places are noticed."""
+
+
+class Damaged(DataError):
+    """A shard is not what was written.
+
+    Args:
+        path: its file.
+        problem: what is wrong.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}; remove it, and what it held is computed again")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one model answered to some questions that are pooled in one way."""
+
+    questions: tuple[str, ...]
+    """(question,) content addresses, 32 hexadecimal digits each."""
+    start: np.ndarray
+    """(question + 1,) int64: rows start[q] to start[q + 1] belong to question q."""
+    unit: np.ndarray
+    """(row,) int32: which unit of its input a row is."""
+    layers: Mapping[str, np.ndarray]
+    """Layer address -> (row, width) float32, or float16 where that was asked for and holds the numbers."""
+    how: Mapping[str, str]
+    """Layer address -> the pooling that was done."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Question that the model could not take -> why; it has no rows."""
+
+
+def write_shard(path: Path, sections: Mapping[str, Section]) -> None:
+    """Write one shard: all of it, or nothing.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written to.
+    """
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, np.ndarray] = {}
+    told: dict[str, Any] = {}
+    for name, section in sections.items():
+        questions = np.frombuffer(bytes.fromhex("".join(section.questions)), np.uint8).reshape(-1, 16)
+        arrays = {"question": questions, "start": section.start, "unit": section.unit, **section.layers}
+        # safetensors would write a view's buffer, not the view.
+        tensors |= {f"{name}/{key}": np.ascontiguousarray(array) for key, array in arrays.items()}
+        told[name] = {"layers": dict(section.how), "skipped": dict(section.skipped)}
+    checks = {name: checksum(array) for name, array in tensors.items()}
+    # One note: safetensors writes several in an order of its own, and the same content shall be the same bytes.
+    notes = {"vlprobe": json.dumps({"format": FORMAT, "sections": told, "checksums": checks})}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, notes)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        if path.exists():  # another process did the same work; who reads its file must not see it change
+            temporary.unlink()
+        else:
+            temporary.replace(path)
+    except Exception as error:  # safetensors raises its own kind where the disk is full
+        temporary.unlink(missing_ok=True)
+        raise DataError(
+            f"representations cannot be written to {path.parent} ({error}); what is finished is kept. Make room, or "
+            "name another folder with `store` in the study or VLPROBE_CACHE"
+        ) from error
+
+
+class Shard:
+    """A shard that was opened: its header is known, its tensors are read when asked for.
+
+    Args:
+        path: its file.
+
+    Raises:
+        Damaged: it is no whole shard of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb", buffering=0) as file:
+                length = int.from_bytes(file.read(8), "little")
+                if not 0 < length < HEADER:
+                    raise Damaged(path, "it does not start as a safetensors file does")
+                self._tensors: dict[str, Any] = json.loads(file.read(length))
+                self.size = file.seek(0, os.SEEK_END)
+            notes = json.loads(self._tensors.pop("__metadata__")["vlprobe"])
+            if notes["format"] != FORMAT:
+                raise Damaged(path, "it was written by another version of vlprobe")
+            self._sections: dict[str, Any] = notes["sections"]
+            self._checksums: dict[str, str] = notes["checksums"]
+            self._first = 8 + length
+            ends = [self._first + each["data_offsets"][1] for each in self._tensors.values()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise Damaged(path, f"its header cannot be read ({error})") from None
+        if max(ends, default=self._first) != self.size:
+            raise Damaged(path, "it is longer or shorter than its header says")
+        self._questions = {
+            section: tuple(row.tobytes().hex() for row in self.read(section, "question")) for section in self._sections
+        }
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Return the names of its sections."""
+        return tuple(self._sections)
+
+    def questions(self, section: str) -> tuple[str, ...]:
+        """Return (question,) the questions of a section, none where it has no such section."""
+        return self._questions.get(section, ())
+
+    def layers(self, section: str) -> dict[str, str]:
+        """Return layer -> how it was pooled."""
+        return self._sections.get(section, {}).get("layers", {})
+
+    def skipped(self, section: str) -> dict[str, str]:
+        """Return question -> why the model could not take it."""
+        return self._sections.get(section, {}).get("skipped", {})
+
+    def read(self, section: str, name: str) -> np.ndarray:
+        """Return one tensor of one section.
+
+        Raises:
+            Damaged: it is not what was written.
+        """
+        key = f"{section}/{name}"
+        try:
+            about = self._tensors[key]
+            kind, (start, end) = np.dtype(TYPES[about["dtype"]]), about["data_offsets"]
+            if end - start != math.prod(about["shape"]) * kind.itemsize:
+                raise Damaged(self.path, f"tensor {key} is not as long as its shape says")
+            array = np.empty(about["shape"], kind)
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self._first + start)
+                view, done = array.reshape(-1).view(np.uint8).data, 0
+                while done < array.nbytes:  # one call reads 2 GiB at most
+                    if not (got := file.readinto(view[done:])):
+                        raise Damaged(self.path, f"it ends inside tensor {key}")
+                    done += got
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Damaged(self.path, f"tensor {key} cannot be read ({error})") from None
+        if checksum(array) != self._checksums.get(key):
+            raise Damaged(self.path, f"tensor {key} has changed since it was written (its checksum is another)")
+        return array
+
+    def verify(self) -> None:
+        """Read every tensor.
+
+        Raises:
+            Damaged: one is not what was written.
+        """
+        for key in self._tensors:
+            section, _, name = key.rpartition("/")
+            self.read(section, name)
+
+
+def checksum(array: np.ndarray) -> str:
+    """Return a checksum that costs about what reading memory costs: words folded by XOR, then their CRC-32.
+
+    It is there to notice what disks and killed machines do, not what an adversary would.
+    """
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    whole = len(raw) // (8 * WORDS) * (8 * WORDS)
+    folded = np.bitwise_xor.reduce(raw[:whole].view(np.uint64).reshape(-1, WORDS), axis=0)
+    return f"{zlib.crc32(raw[whole:].tobytes(), zlib.crc32(folded.tobytes())):08x}"
