@@ -14,13 +14,13 @@ from test_study import study
 from toys import Toy, colour_task
 from vlprobe.digest import digest
 from vlprobe.findings import best_layer
-from vlprobe.listening import LISTENERS
+from vlprobe.listening import LISTENERS, SHUFFLED
 from vlprobe.probes import PROBES
 from vlprobe.report.summary import summarise
 from vlprobe.results import Results, write_result
 from vlprobe.statistics import score
 from vlprobe.store import Store
-from vlprobe.types import Example, Task
+from vlprobe.types import Example, Sent, Task
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def parrot(monkeypatch):
     monkeypatch.setitem(LISTENERS, "parrot", listen)
 
 
-OTHERS = ("mlp", "salin2022")
+OTHERS = ("mlp", "mdl", "salin2022")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("listening")
-    opened = study(folder, layers=["joint.0", "joint.1"], probes=list(OTHERS), conditions=CONDITIONS)
+    opened = study(folder, layers=["joint.1"], probes=list(OTHERS), conditions=CONDITIONS)
     yield folder, opened.run()
     torch.set_num_threads(threads)
 
@@ -65,7 +65,35 @@ def test_each_probe_finds_the_colour_and_shuffled_labels_do_not(finished):
     published = rows_of(results, "salin2022")
     assert math.isnan(published.validation) and published.l2 is None
     assert "chosen on the test part" in published.warnings[0]
-    assert {r.n_train for r in results} == {160} and {r.n_test for r in results} == {80}
+    assert {r.n_train for r in results} == {160}
+    assert {r.n_test for r in results if r.probe != "mdl"} == {80}
+
+
+def test_the_code_is_short_where_the_colour_is(finished):
+    folder, results = finished
+    for layer, condition, control, low, high in (
+        ("joint.1", "matched", "", 3, 20),
+        ("joint.1", "matched", "shuffled-labels", 0.85, 1.02),
+        ("joint.1", "mismatched", "", 0.85, 1.02),
+    ):
+        result = rows_of(results, "mdl", control, condition, layer)
+        assert low < result.score < high
+        assert result.interval[0] < result.score < result.interval[1]
+        assert (result.metric, result.n_test, result.l2) == ("compression", 160, None) and math.isnan(result.validation)
+        sent = Results(folder).predictions(result.key)
+        assert isinstance(sent, Sent) and result.score == pytest.approx(160 * 2 / sent.bits.sum())
+    true, shuffled = (Results(folder).predictions(rows_of(results, "mdl", control).key).target for control in SHUFFLED)
+    assert sorted(true) == sorted(shuffled) and (true != shuffled).any()
+
+
+def test_what_mdl_cannot_be_asked_is_noted(finished, tmp_path):
+    folder, results = finished
+    assert {r.condition for r in results if r.probe == "mdl"} == {"matched", "mismatched"}
+    (note,) = json.loads((folder / "study.json").read_text())["not_done"]
+    assert note == "colour, matched>mismatched: mdl not done, it codes labels of train and is not tested on anything"
+    few = study(tmp_path, tasks=[colour_task(60, groups=12)], probes=["mdl"]).plan()
+    assert few.notes == ("colour: mdl not done, train has 8 groups, and 11 blocks are to be coded",)
+    assert few.probes == 1 + 2 * 2
 
 
 def test_every_answer_is_kept(finished):
@@ -74,7 +102,9 @@ def test_every_answer_is_kept(finished):
     linear = there.predictions(rows_of(results, "logistic").key)
     for result in results:
         answers = there.predictions(result.key)
-        assert score(answers.target, answers.predicted, result.metric) == pytest.approx(result.score, abs=1e-12)
+        if result.probe != "mdl":
+            reached = score(answers.target, answers.predicted, result.metric)
+            assert reached == pytest.approx(result.score, abs=1e-12)
     mlp = there.predictions(rows_of(results, "mlp").key)
     assert (mlp.id == linear.id).all() and (mlp.target == linear.target).all()
     runs = there.predictions(rows_of(results, "salin2022").key)
@@ -85,7 +115,7 @@ def test_a_run_again_trains_nothing(finished, monkeypatch):
     folder, results = finished
     for name in OTHERS:
         monkeypatch.setitem(LISTENERS, name, None)
-    again = study(folder, [Toy()], layers=["joint.0", "joint.1"], probes=list(OTHERS), conditions=CONDITIONS)
+    again = study(folder, [Toy()], layers=["joint.1"], probes=list(OTHERS), conditions=CONDITIONS)
     assert again.plan().probes == 0
     # NaN, which salin2022 has for a validation score, equals nothing.
     assert list(map(write_result, again.run())) == list(map(write_result, results))
@@ -97,8 +127,11 @@ def test_numbers_are_heard_too(tmp_path, one_thread):
         for i, each in enumerate(colour_task(90).splits["all"])
     ]
     task = Task("number", "vision", "input", (), {"all": tuple(examples)})
-    results = study(tmp_path, tasks=[task], layers=["joint.1"], probes=list(OTHERS)).run()
-    assert {(r.probe, r.metric) for r in results} == {("", "r2"), *((name, "r2") for name in ("ridge", *OTHERS))}
+    opened = study(tmp_path, tasks=[task], layers=["joint.1"], probes=list(OTHERS))
+    results = opened.run()
+    assert {r.probe for r in results} == {"", "ridge", "mlp", "salin2022"}
+    assert {r.metric for r in results} == {"r2"}
+    assert opened.plan().notes == ("number: mdl not done, a code is of classes, and the targets are numbers",)
 
 
 def test_every_probe_has_a_listener():

@@ -11,7 +11,7 @@ from toys import Toy
 from vlprobe.errors import DataError
 from vlprobe.results import KINDS, Results
 from vlprobe.statistics import score
-from vlprobe.types import Predictions, Result
+from vlprobe.types import Predictions, Result, Sent
 
 RESULT = Result(
     task="t", level="language", model="m", stage="pretrained", revision="r", condition="matched", layer="language.0",
@@ -38,6 +38,15 @@ def test_predictions_come_back_as_they_were(tmp_path):
     numbers = replace(ANSWERS, target=np.array([1.5, -2.0]), predicted=np.array([1e-300, np.pi]))
     again.add(replace(RESULT, key="def"), numbers)
     assert equal(Results(tmp_path).predictions("def"), numbers)
+
+
+def test_what_was_sent_comes_back_with_its_bits(tmp_path):
+    sent = Sent(**vars(ANSWERS), bits=np.array([2.0, 0.125]))
+    Results(tmp_path).add(RESULT, sent)
+    again = Results(tmp_path).predictions("abc")
+    assert isinstance(again, Sent) and equal(again, ANSWERS) and (again.bits == sent.bits).all()
+    with pytest.raises(DataError, match="'bits' is int64"):
+        Results(tmp_path).add(replace(RESULT, key="def"), replace(sent, bits=np.array([1, 2])))
 
 
 def test_predictions_are_there_before_their_result(tmp_path, monkeypatch):

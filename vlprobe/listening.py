@@ -11,8 +11,9 @@ import numpy as np
 from vlprobe.device import pick_device
 from vlprobe.digest import generator
 from vlprobe.probes.linear import L2Path, Logistic, Ridge, Split, probe_sets
-from vlprobe.statistics import interval, score
-from vlprobe.types import SPLITS, Features, Predictions, Task
+from vlprobe.probes.mdl import PERCENT, online_code
+from vlprobe.statistics import LEVEL, by_group, interval, jackknife, score, student
+from vlprobe.types import SPLITS, Features, Predictions, Sent, Task
 
 SHUFFLED = ("", "shuffled-labels")
 """What every probe is trained on: the true labels, and, as a control, shuffled ones."""
@@ -71,6 +72,26 @@ class Heard:
     """As in `Result`."""
     predictions: Predictions
     """Its answers."""
+
+
+def obstacle(probe: str, task: Task, condition: str, groups: int) -> str:
+    """Return where and why a probe cannot be asked, or nothing.
+
+    Args:
+        probe: as the study calls it.
+        task: the task.
+        condition: as the study names it.
+        groups: of train and validation.
+    """
+    if probe != "mdl":
+        return ""
+    if not task.classes:
+        return f"{task.name}: mdl not done, a code is of classes, and the targets are numbers"
+    if ">" in condition:
+        return f"{task.name}, {condition}: mdl not done, it codes labels of train and is not tested on anything"
+    if groups < len(PERCENT):
+        return f"{task.name}: mdl not done, train has {groups} groups, and {len(PERCENT)} blocks are to be coded"
+    return ""
 
 
 def majority(layer: Layer) -> Heard:
@@ -133,6 +154,38 @@ def _mlp(layer: Layer) -> dict[str, Heard]:
     return heard
 
 
+def _mdl(layer: Layer) -> dict[str, Heard]:
+    """Send true and shuffled labels of train and validation; one factorisation of each block serves both."""
+    train, validation = layer.parts["train"], layer.parts["validation"]
+    X, group, name, index = (
+        np.concatenate([getattr(part, each) for part in (train, validation)]) for each in ("X", "group", "id", "index")
+    )
+    labels = [np.concatenate(layer.labels(control)) for control in SHUFFLED]
+    heard = {}
+    for control, y, code in zip(SHUFFLED, labels, online_code(X, labels, group, layer.seed), strict=True):
+        heard[control] = Heard(
+            probe="mdl",
+            metric="compression",
+            score=code.compression,
+            interval=_interval(code.bits, code.uniform, group),
+            validation=math.nan,
+            l2=None,
+            n_train=len(y),
+            n_test=len(y),
+            warnings=code.warnings,
+            predictions=Sent(name, index, group, y, code.predicted, code.bits),
+        )
+    return heard
+
+
+def _interval(bits: np.ndarray, uniform: float, group: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a compression: t times its jackknife error over groups, to both sides."""
+    sums = by_group(np.stack([np.full(len(bits), uniform / len(bits)), bits], axis=1), group)
+    compression = uniform / bits.sum()
+    reach = student(len(sums), 1 - LEVEL / 2) * jackknife(sums, lambda some: some[:, 0] / some[:, 1])
+    return compression - reach, compression + reach
+
+
 def _salin2022(layer: Layer) -> dict[str, Heard]:
     """Follow the published protocol on true and on shuffled labels; each run's answers stand below those before it."""
     from vlprobe.probes.salin2022 import PUBLISHED, RUNS, Protocol, salin2022
@@ -157,6 +210,11 @@ def _repeated(part: Features, times: int) -> Features:
     return replace(part, y=y, group=group, id=name, index=index)
 
 
-LISTENERS: dict[str, Callable[[Layer], dict[str, Heard]]] = {"linear": _linear, "mlp": _mlp, "salin2022": _salin2022}
+LISTENERS: dict[str, Callable[[Layer], dict[str, Heard]]] = {
+    "linear": _linear,
+    "mlp": _mlp,
+    "mdl": _mdl,
+    "salin2022": _salin2022,
+}
 """Probe of a study -> what it hears, by control. All controls are done even where one is wanted, so that a result does
 not depend on which others were there."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from vlprobe import listening
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
 from vlprobe.extraction import Extraction, ImageDigests, forwards, layers_of, request
 from vlprobe.extraction import lacking as waiting_passes
-from vlprobe.listening import SHUFFLED
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
@@ -73,7 +73,7 @@ class Cell:
         poolable = layers_of(self.trained, store)
         if poolable:
             layers = [layer for layer in layers if layer in poolable]
-        each = [(layer, probe, control) for layer in layers for probe in self.probes for control in SHUFFLED]
+        each = [(layer, probe, control) for layer in layers for probe in self.probes for control in listening.SHUFFLED]
         return [Wanted(*names, self._address(*names)) for names in [("", "", "majority"), *each]]
 
     def _address(self, layer: str, probe: str, control: str) -> str:
@@ -208,6 +208,7 @@ def _cells(
     task = asked.task
     how = check_pooling(task.unit, getattr(file.pooling, task.unit))
     part = {example.id: name for name, examples in asked.parts.named().items() for example in examples}
+    groups = len({example.group for example in (*asked.parts.train, *asked.parts.validation)})
     shown: dict[str, list[Example]] = {}
     cells = []
     for condition in file.conditions:
@@ -228,7 +229,9 @@ def _cells(
             if trained.unit != "input":  # a pooler is one vector for the whole input
                 layers = tuple(layer for layer in layers if not layer.endswith(".pooler"))
             key = _key(trained, tested, part, asked)
-            probes = tuple(file.probes)
+            why_not = {probe: listening.obstacle(probe, task, condition, groups) for probe in file.probes}
+            notes += filter(None, why_not.values())
+            probes = tuple(probe for probe, why in why_not.items() if not why)
             cells.append(Cell(model, task, condition, asked.seed, trained, tested, part, layers, probes, key))
     return cells
 

@@ -1,7 +1,7 @@
 """The results folder: `results.jsonl`, `predictions/`, and `study.json`, where they came from.
 
 `results.jsonl` holds one result a line; of two lines for the same result the later one counts. Beside every result
-stand its answers on the test part, `predictions/KEY.npz`, written first: a result on disk has its predictions.
+stand its answers, `predictions/KEY.npz`, written first: a result on disk has its predictions.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from vlprobe.errors import DataError
-from vlprobe.types import Predictions, Result
+from vlprobe.types import Predictions, Result, Sent
 
 KINDS = {"id": "U", "index": "i", "group": "U", "target": "Uf", "predicted": "Uf"}
 """Array of a predictions file -> the dtype kinds that it may have: text, whole numbers, floats; never objects."""
+SENT = KINDS | {"bits": "f"}
+"""The same, of a probe that sends labels."""
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What numpy raises over files that are no archive of arrays."""
@@ -110,12 +112,12 @@ class Results:
         path = self._predictions / f"{key}.npz"
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in KINDS}
+                arrays = {name: file[name] for name in (SENT if "bits" in file else KINDS)}
         except UNREADABLE as error:
             raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
         _check(arrays, path)
         self._whole.add(key)
-        return Predictions(**arrays)
+        return Sent(**arrays) if "bits" in arrays else Predictions(**arrays)
 
     def check(self, key: str) -> None:
         """Read a known result's predictions once; where they are damaged, the result is known no longer."""
@@ -131,7 +133,7 @@ class Results:
         """Write all of a file or nothing; two processes that write the same key write the same bytes."""
         self._predictions.mkdir(parents=True, exist_ok=True)
         path = self._predictions / f"{key}.npz"
-        arrays = {name: getattr(predictions, name) for name in KINDS}
+        arrays = {name: getattr(predictions, name) for name in (SENT if isinstance(predictions, Sent) else KINDS)}
         _check(arrays, path)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with temporary.open("wb") as file:
@@ -160,7 +162,7 @@ class Results:
 
 def _check(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     for name, array in arrays.items():
-        if array.ndim != 1 or len(array) != len(arrays["id"]) or array.dtype.kind not in KINDS[name]:
+        if array.ndim != 1 or len(array) != len(arrays["id"]) or array.dtype.kind not in SENT[name]:
             raise DataError(
                 f"{path}: '{name}' is {array.dtype} of shape {array.shape} beside {len(arrays['id'])} ids; "
                 "it must be text or numbers, one a row. Remove the file and run the study again"

@@ -183,6 +183,17 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class Sent(Predictions):
+    """What `mdl` sent: the rows are those of train and validation, and `target` is what was sent, shuffled or not.
+
+    `predicted` is the likeliest class before a row was sent.
+    """
+
+    bits: np.ndarray
+    """(row,) float64: what sending its target took."""
+
+
+@dataclass(frozen=True)
 class Result:
     """One probe's score: one line of `results.jsonl`."""
 
@@ -209,11 +220,12 @@ class Result:
     control: str
     """Empty for the probe itself; `majority` or `shuffled-labels` for a control beside it."""
     metric: str
-    """`accuracy`, or `r2` (1 - residual / total sum of squares on the test part)."""
+    """`accuracy`, `r2` (1 - residual / total sum of squares on the test part), or `compression` (bits of the uniform
+    code / bits of the online code)."""
     score: float
-    """On the test part."""
+    """On the test part; compression: of the labels of train and validation."""
     interval: tuple[float, float]
-    """95 % interval of the score, over the groups of the test part."""
+    """95 % interval of the score, over the groups of the rows that it was computed on."""
     validation: float
     """Score on the validation part, by which the L2 strength was chosen; layers are compared by it. NaN for a probe
     that has no validation part."""

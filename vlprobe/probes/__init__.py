@@ -3,6 +3,7 @@
 PROBES = {
     "linear": "L2-regularised logistic regression for classes, scored by accuracy; ridge for numbers, by R²",
     "mlp": "one hidden layer, its epochs chosen on the validation part; scored as linear",
+    "mdl": "minimum description length by online coding, for classes; scored by compression, 1 where nothing is",
     "salin2022": "the published protocol: Adam, 5 runs, best epoch on the test part, which flatters it",
 }
 """What a study file can name."""

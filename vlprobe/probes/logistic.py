@@ -67,6 +67,15 @@ class Fit:
             return self.classes[(scores[:, 0] > 0).astype(int) if len(self.classes) == 2 else np.zeros(len(X), int)]
         return self.classes[scores.argmax(axis=1)]
 
+    def chances(self, X: np.ndarray) -> np.ndarray:
+        """Return (row, class) float64: the probabilities of the classes, of (row, width) features."""
+        scores = X.astype(np.float64) @ self.coef.T + self.intercept
+        if len(self.classes) == 2:
+            scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
+        scores -= scores.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)
+        return scores / scores.sum(axis=1, keepdims=True)
+
 
 def fit_path(
     X: np.ndarray,

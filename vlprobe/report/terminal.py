@@ -23,7 +23,11 @@ LEGEND = (
 """What the signs of the tables and findings mean."""
 
 
-BESIDE = {"mlp": "one hidden layer", "salin2022": "best epoch on the test part, which flatters it"}
+BESIDE = {
+    "mlp": "one hidden layer",
+    "mdl": "how many times shorter the train labels get",
+    "salin2022": "best epoch on the test part, which flatters it",
+}
 """What has to be known of a probe that stands beside the linear one."""
 UNITS = {"compression": "x"}
 """Metric -> what is written behind its number, where it is not the one that the table is about."""
