@@ -227,8 +227,8 @@ class Result:
     interval: tuple[float, float]
     """95 % interval of the score, over the groups of the rows that it was computed on."""
     validation: float
-    """Score on the validation part, by which the L2 strength was chosen; layers are compared by it. NaN for a probe
-    that has no validation part."""
+    """Score on the validation part, by which layers are compared; the L2 strength was chosen by the loss there. NaN for
+    a probe that has no validation part."""
     l2: float | None
     """Chosen L2 strength: the objective is mean loss + l2/2 |W|^2. None where none was chosen."""
     n_train: int

@@ -15,7 +15,9 @@ from vlprobe.statistics import score
 from vlprobe.types import SPLITS
 
 PATIENCE = 2
-"""The path ends after so many strengths in a row without a better validation score."""
+"""The path ends after so many strengths in a row without a smaller validation loss."""
+MARGIN = 1e-3
+"""A loss is smaller by at least this share: of strengths that are as good as one another, the strongest is taken."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Linear(Protocol):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return (row,) answers for (row, width) features."""
+
+    def loss(self, X: np.ndarray, y: np.ndarray) -> float:
+        """Return the mean loss on other rows, without the penalty: what strengths are compared by."""
 
 
 class L2Path(ABC):
@@ -145,6 +150,10 @@ class Line:
         """Return (row,) numbers for (row, width) features."""
         return X @ self.w + self.b
 
+    def loss(self, X: np.ndarray, y: np.ndarray) -> float:
+        """Return the mean squared error."""
+        return float(((self.predict(X) - y) ** 2).mean())
+
 
 def probe(kind: type[L2Path], train: Split, validation: Split, test: Split) -> Probed:
     """Choose L2 on the validation part, fit on train and validation together, answer the test part.
@@ -164,7 +173,9 @@ def probe_sets(
     """Probe several label sets on the same features, as `probe` does each, sharing all that does not depend on labels.
 
     Features are standardised with the mean and deviation of the rows that are fitted on. The path is walked from
-    strong to weak L2; of equal validation scores the stronger L2 wins.
+    strong to weak L2, and the strength with the smallest loss on the validation part is taken. The loss, not the
+    score: two strengths may answer as many rows rightly by luck, above all strong ones, whose answers hang on the
+    intercept and turn when the probe is fitted again with the validation part.
 
     Args:
         kind: `Logistic` or `Ridge`.
@@ -179,7 +190,8 @@ def probe_sets(
         check(part, f"features of the {name} part")
     scale = Standardise(train)
     path = kind(scale(train), [of_train for of_train, _ in labels])
-    best = _choose(path, scale(validation), [of_validation for _, of_validation in labels])
+    held_out = scale(validation)
+    best = _choose(path, held_out, [of_validation for _, of_validation in labels])
     both = np.concatenate([train, validation])
     scale = Standardise(both)
     final = kind(scale(both), [np.concatenate(pair) for pair in labels])
@@ -192,7 +204,8 @@ def probe_sets(
         said = [*path.warnings[place], *final.warnings[place]]
         if chosen.l2 == kind.strengths[-1]:
             said.append(f"the chosen l2 = {chosen.l2:g} is the weakest that was tried")
-        probed.append(Probed(fitted[place].predict(asked), chosen.score, chosen.l2, tuple(said)))
+        reached = score(labels[place][1], chosen.fitted.predict(held_out), kind.metric)
+        probed.append(Probed(fitted[place].predict(asked), reached, chosen.l2, tuple(said)))
     return probed
 
 
@@ -200,7 +213,7 @@ def probe_sets(
 class _Chosen:
     """The best strength of one label set so far."""
 
-    score: float
+    loss: float
     """On the validation part."""
     l2: float
     """The strength."""
@@ -209,13 +222,13 @@ class _Chosen:
 
 
 def _choose(path: L2Path, held_out: np.ndarray, labels: Sequence[np.ndarray]) -> dict[int, _Chosen]:
-    """Walk the path; each set leaves it after `PATIENCE` strengths in a row without a better validation score."""
+    """Walk the path; each set leaves it after `PATIENCE` strengths in a row without a smaller validation loss."""
     best: dict[int, _Chosen] = {}
     since = dict.fromkeys(range(len(labels)), 0)
     for l2 in path.strengths:
         for place, fitted in path.fit(dict.fromkeys(since, l2)).items():
-            reached = float(score(labels[place], fitted.predict(held_out), path.metric))
-            if place not in best or reached > best[place].score:
+            reached = fitted.loss(held_out, labels[place])
+            if place not in best or reached < best[place].loss * (1 - MARGIN):
                 best[place], since[place] = _Chosen(reached, l2, fitted), 0
             else:
                 since[place] += 1

@@ -67,6 +67,15 @@ class Fit:
             return self.classes[(scores[:, 0] > 0).astype(int) if len(self.classes) == 2 else np.zeros(len(X), int)]
         return self.classes[scores.argmax(axis=1)]
 
+    def loss(self, X: np.ndarray, y: np.ndarray) -> float:
+        """Return the mean cross-entropy of (row,) labels, in nats; one that was not fitted counts 0 at any strength."""
+        scores = (X @ self.coef.T.astype(np.result_type(X, np.float32)) + self.intercept).astype(np.float64)
+        if len(self.classes) <= 2:
+            scores = np.pad(scores, ((0, 0), (1, 0)))[:, : len(self.classes)]
+        at = np.searchsorted(self.classes, y).clip(max=len(self.classes) - 1)
+        own = scores[np.arange(len(y)), at]
+        return float(((np.logaddexp.reduce(scores, axis=1) - own) * (self.classes[at] == y)).mean())
+
     def chances(self, X: np.ndarray) -> np.ndarray:
         """Return (row, class) float64: the probabilities of the classes, of (row, width) features."""
         scores = X.astype(np.float64) @ self.coef.T + self.intercept
