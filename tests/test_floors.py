@@ -18,7 +18,7 @@ FLOORS = [
     ["plan", "findings", "audit"],
     ["extraction", "results", "study_file", "comparisons", "listening"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
-    ["statistics", "exchange", "store", "regions", "scenes"],
+    ["statistics", "exchange", "store", "engines", "regions", "scenes"],
     ["settings", "images", "digest", "exact", "device"],
     ["types"],
     ["errors"],

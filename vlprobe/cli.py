@@ -12,7 +12,7 @@ import typer
 
 from vlprobe import __version__
 from vlprobe.audit.command import audit
-from vlprobe.errors import VlprobeError
+from vlprobe.errors import StudyError, VlprobeError
 from vlprobe.regions.command import regions
 from vlprobe.store.command import store
 from vlprobe.zoo.command import zoo
@@ -32,6 +32,19 @@ Seed = Annotated[int | None, typer.Option(help="Use this one seed.", show_defaul
 Limit = Annotated[int | None, typer.Option(help="Use at most so many examples of each split.", show_default=False)]
 Output = Annotated[Path | None, typer.Option(help="Results folder.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, auto.", show_default=False)]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="K/N", help="Compute part K of N of the representations, and no probes.", show_default=False),
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that run models; one for each GPU, else one.", min=1, show_default=False)
+]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", help="ray: run models on a Ray cluster.", show_default=False)
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of the Ray cluster; one is started here if not given.", show_default=False)
+]
 BatchSize = Annotated[int | None, typer.Option(help="Inputs at a time through a model.", show_default=False)]
 
 
@@ -52,10 +65,15 @@ def run(
     output: Output = None,
     device: Device = None,
     batch_size: BatchSize = None,
+    workers: Workers = None,
+    shard: Shard = None,
+    engine: EngineName = None,
+    address: Address = None,
 ) -> None:
     """Compute representations and probes of a study; print its tables. What is there is not computed again."""
     from rich.console import Console
 
+    from vlprobe.engines import open_engine
     from vlprobe.findings import read_findings
     from vlprobe.report.overview import print_overview
     from vlprobe.report.summary import summarise
@@ -63,8 +81,17 @@ def run(
 
     opened = _open(study, seed, output, limit=limit, device=device, batch_size=batch_size)
     console = Console()
-    before = len(opened.results().known)
-    results = opened.run(progress=True)
+    chosen = None if (engine, workers, address) == (None, None, None) else open_engine(engine, workers, address)
+    try:
+        if shard is not None:
+            count = opened.represent(_part(shard), progress=True, engine=chosen)
+            typer.echo(f"shard {shard}: {count:,} inputs done; the others of this shard were there")
+            return
+        before = len(opened.results().known)
+        results = opened.run(progress=True, engine=chosen)
+    finally:
+        if chosen is not None:
+            chosen.close()
     made = len(opened.results().known) - before
     findings = read_findings(opened.output)
     summary = summarise(results, findings)
@@ -136,6 +163,13 @@ def _open(path: Path, seed: int | None, output: Path | None, **settings: int | s
 
     seeds, place = (None if seed is None else [seed]), (None if output is None else str(output))
     return Study.from_file(path, seeds=seeds, output=place, **settings)
+
+
+def _part(shard: str) -> tuple[int, int]:
+    first, slash, second = shard.partition("/")
+    if not (slash and first.isascii() and first.isdigit() and second.isascii() and second.isdigit()):
+        raise StudyError(f"--shard {shard}: write K/N, part K of N, e.g. 3/16")
+    return int(first), int(second)
 
 
 def _print_notes(opened: Study) -> None:

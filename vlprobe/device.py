@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import torch
+import os
+from typing import TYPE_CHECKING
 
 from vlprobe.errors import StudyError, did_you_mean
 
+if TYPE_CHECKING:
+    import torch
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
+WORKER = "VLPROBE_WORKER"
+"""Environment variable that tells a worker which one of its machine it is, from 0: it takes the GPU of that number."""
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that `name` means: `auto` is cuda, else mps, else cpu.
+    """Return the device that `name` means: `auto` is cuda, else mps, else cpu; of several GPUs, a worker's own.
 
     Args:
         name: one of `DEVICES`, or `cuda:N`.
@@ -18,6 +24,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         StudyError: not a device, or a device that this machine does not have.
     """
+    import torch
+
     kind, colon, index = name.partition(":")
     if kind not in DEVICES or (colon and not (kind == "cuda" and index.isascii() and index.isdigit())):
         raise StudyError(
@@ -25,9 +33,22 @@ def pick_device(name: str) -> torch.device:
         )
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
-        return torch.device(next(device for device in ("cuda", "mps", "cpu") if there[device]))
+        kind = name = next(device for device in ("cuda", "mps", "cpu") if there[device])
     if not there[kind]:
         raise StudyError(f"device '{name}' was asked for, but PyTorch finds none here; say device: auto, or cpu")
     if index and int(index) >= torch.cuda.device_count():
         raise StudyError(f"device '{name}' was asked for, but this machine has {torch.cuda.device_count()} GPU(s)")
+    if kind == "cuda" and not index and WORKER in os.environ:
+        return torch.device("cuda", int(os.environ[WORKER]) % torch.cuda.device_count())
     return torch.device(name)
+
+
+def gpus(name: str) -> int:
+    """Return how many GPUs a study may use: those of this machine, unless it names one device.
+
+    Args:
+        name: as for `pick_device`.
+    """
+    import torch
+
+    return torch.cuda.device_count() if name in ("auto", "cuda") else 0

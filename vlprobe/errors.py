@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class VlprobeError(Exception):
@@ -13,6 +14,16 @@ class VlprobeError(Exception):
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *(f"  {note}" for note in getattr(self, "__notes__", []))])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a worker's error reach the process that it works for, with its notes, whatever its arguments were."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[VlprobeError], said: tuple[Any, ...], known: dict[str, Any]) -> VlprobeError:
+    error = kind.__new__(kind, *said)
+    error.__dict__.update(known)
+    return error
 
 
 class StudyError(VlprobeError):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 
+from vlprobe.engines import Engine
 from vlprobe.errors import DataError, VlprobeError
-from vlprobe.extraction import compute, features, layers_of, left_out
+from vlprobe.extraction import features, layers_of, left_out
+from vlprobe.extraction.jobs import Asked, Job, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.listening import LISTENERS, Heard, Layer, majority
 from vlprobe.plan import Cell, Plan, Wanted
@@ -19,6 +21,24 @@ from vlprobe.results import Results
 from vlprobe.store import Damaged, Store
 from vlprobe.study_file import StudyFile
 from vlprobe.types import SPLITS, Features, Result
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a plan is run."""
+
+    store: Store
+    """Where representations go."""
+    engine: Engine
+    """Where models are run."""
+    asked: Mapping[str, Asked]
+    """Model name -> what another process makes the same model of."""
+    file: StudyFile
+    """The study's settings."""
+
+    def models_at_hand(self, plan: Plan, advance: Callable[[int], None]) -> AbstractContextManager[None]:
+        """Lend the models that are loaded here to the jobs that are run here."""
+        return at_hand({self.asked[cell.model.name].key: cell.model for cell in plan.cells}, advance)
 
 
 class Bars(Protocol):
@@ -31,7 +51,7 @@ class Bars(Protocol):
         """Say that so many results were made."""
 
 
-def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: bool) -> list[Result]:
+def run(plan: Plan, results: Results, workplace: Workplace, progress: bool) -> list[Result]:
     """Compute what a plan lacks and return all its results, those that were there included.
 
     What they tell goes to `findings.json` and `reliance.json`, also when the run is stopped on its way.
@@ -39,8 +59,7 @@ def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: b
     Args:
         plan: what to compute.
         results: where results go, one at a time as they are made.
-        store: where representations go.
-        file: the study's settings.
+        workplace: where representations are computed and kept.
         progress: show bars.
 
     Raises:
@@ -49,12 +68,12 @@ def run(plan: Plan, results: Results, store: Store, file: StudyFile, progress: b
     found: list[Result] = []
     notes: dict[str, dict[str, None]] = {"skipped_rows": {}, "computed_again": {}}
     try:
-        with _bars(plan, progress) as bars:
+        with _bars(plan, progress) as bars, workplace.models_at_hand(plan, bars.forward):
             for _, same_model in groupby(plan.cells, key=lambda cell: cell.model.name):
                 cells = list(same_model)
-                _represent(cells, results, store, file, bars)
+                _represent(cells, results, workplace, bars)
                 for cell in cells:
-                    found += _run_cell(cell, results, store, file, bars, notes)
+                    found += _run_cell(cell, results, workplace, bars, notes)
     except (VlprobeError, KeyboardInterrupt):
         with suppress(VlprobeError):  # why the run stopped is what the user must read
             _tell(results, found, complete=False)
@@ -71,18 +90,51 @@ def _tell(results: Results, found: list[Result], complete: bool) -> None:
     write_reliance(results, find_reliance(results, found), complete)
 
 
-def _represent(cells: Sequence[Cell], results: Results, store: Store, file: StudyFile, bars: Bars) -> None:
-    """Compute what the cells of one model lack, each distinct input once for all of them."""
-    lacking = [cell for cell in cells if _lacks(cell, results, store)]
+def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int], progress: bool) -> int:
+    """Compute one part of the representations that a plan lacks, no probes; return the inputs that it was run on.
+
+    Parts are of the same jobs, whoever computes them and however often: any number of processes may take one each.
+
+    Args:
+        plan: what to compute.
+        results: what is there already.
+        workplace: where jobs run.
+        shard: (which part, of how many), from 1.
+        progress: show bars.
+    """
+    part, parts = shard
+    todo: list[Job] = []
+    for _, same_model in groupby(plan.cells, key=lambda cell: cell.model.name):
+        todo += _jobs(list(same_model), results, workplace)
+    told: list[int] = []
+    with _bars(plan, progress) as bars:
+
+        def advance(count: int) -> None:
+            bars.forward(count)
+            told.append(count)
+
+        with workplace.models_at_hand(plan, advance):
+            for count in workplace.engine.map(work, todo[part - 1 :: parts]):
+                advance(count)
+    return sum(told)
+
+
+def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> list[Job]:
+    """Return what the cells of one model lack, each distinct input once for all of them."""
+    lacking = [cell for cell in cells if _lacks(cell, results, workplace.store)]
     extractions = {each.key: each for cell in lacking for each in (cell.trained, cell.tested)}
-    if not lacking:
-        return
+    return jobs(workplace.asked[cells[0].model.name], list(extractions.values()))
+
+
+def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, bars: Bars) -> None:
+    """Compute the representations that the cells of one model lack."""
     try:
-        settings = (file.batch_size, file.bad_rows, file.dtype)
-        compute(lacking[0].model, list(extractions.values()), store, *settings, bars.forward)
+        for count in workplace.engine.map(work, _jobs(cells, results, workplace)):
+            bars.forward(count)
+        workplace.store.refresh(cells[0].trained.home)  # to see what the jobs have written
     except VlprobeError as error:
-        tasks = ", ".join(dict.fromkeys(cell.task.name for cell in lacking))
-        error.add_note(f"while computing the representations of {lacking[0].model.name} for {tasks}")
+        tasks = ", ".join(dict.fromkeys(cell.task.name for cell in cells))
+        error.add_note(f"while computing the representations of {cells[0].model.name} for {tasks}")
         raise
 
 
@@ -94,8 +146,9 @@ def _lacks(cell: Cell, results: Results, store: Store) -> bool:
 
 
 def _run_cell(
-    cell: Cell, results: Results, store: Store, file: StudyFile, bars: Bars, notes: Mapping[str, dict[str, None]]
+    cell: Cell, results: Results, workplace: Workplace, bars: Bars, notes: Mapping[str, dict[str, None]]
 ) -> list[Result]:
+    store, file = workplace.store, workplace.file
     if _lacks(cell, results, store):
         try:
             for extraction in (cell.trained, cell.tested):
@@ -106,7 +159,7 @@ def _run_cell(
                 _compute_results(cell, results, store, file.device, bars)
             except Damaged as damaged:
                 notes["computed_again"][f"{damaged.path}: it was damaged"] = None
-                _represent([cell], results, store, file, bars)
+                _represent([cell], results, workplace, bars)
                 _compute_results(cell, results, store, file.device, bars)
         except VlprobeError as error:
             error.add_note(f"while running {cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from vlprobe.study_file import StudyFile
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
+    from vlprobe.engines import Engine
     from vlprobe.plan import Plan
     from vlprobe.results import Results
+    from vlprobe.run import Workplace
     from vlprobe.store import Store
     from vlprobe.types import Result, Task
 
@@ -115,11 +118,13 @@ class Study:
 
         return make_plan(self.file, self.models(), self.tasks(), self.store(), self.results().known)
 
-    def run(self, progress: bool = False) -> list[Result]:
+    def run(self, progress: bool = False, engine: Engine | None = None) -> list[Result]:
         """Compute what is missing, write it to the results folder, and return all results of this study.
 
         Args:
             progress: show bars.
+            engine: where models are run; this machine if None: in this process, or, where it has several GPUs, in a
+                process for each.
 
         Raises:
             VlprobeError: with the task, model and example in its notes.
@@ -130,7 +135,47 @@ class Study:
         results = self.results()
         plan = self.plan()
         results.describe(describe(self.file, self.models(), self.tasks(), plan))
-        return run(plan, results, self.store(), self.file, progress)
+        with self._workplace(engine) as workplace:
+            return run(plan, results, workplace, progress)
+
+    def represent(self, shard: tuple[int, int], progress: bool = False, engine: Engine | None = None) -> int:
+        """Compute one part of the representations, for a later `run` to gather; return the inputs done.
+
+        Args:
+            shard: (which part, of how many), from 1: what one task of a job array does, as often as it likes.
+            progress: show bars.
+            engine: as for `run`.
+
+        Raises:
+            StudyError: a part that is not one of them.
+            VlprobeError: with the task and model in its notes.
+        """
+        from vlprobe.run import represent
+
+        if not 1 <= shard[0] <= shard[1]:
+            raise StudyError(f"shard {shard[0]}/{shard[1]}: give K/N with K from 1 to N, e.g. 3/16")
+        with self._workplace(engine) as workplace:
+            return represent(self.plan(), self.results(), workplace, shard, progress)
+
+    @contextmanager
+    def _workplace(self, engine: Engine | None) -> Iterator[Workplace]:
+        """Yield where the models are run; workers that were started here are ended."""
+        from vlprobe.device import gpus
+        from vlprobe.engines import Here, Processes
+        from vlprobe.extraction.jobs import Asked
+        from vlprobe.run import Workplace
+
+        file, store = self.file, self.store()
+        settings = (self.folder, file.device, store.folder, file.batch_size, file.bad_rows, file.dtype)
+        specs = zip(self.models(), file.models, strict=True)
+        asked = {model.name: Asked(spec, *settings) for model, spec in specs}
+        found = gpus(file.device)
+        chosen = engine or (Processes(found) if found > 1 else Here())
+        try:
+            yield Workplace(store, chosen, asked, file)
+        finally:
+            if engine is None:
+                chosen.close()
 
 
 def _refuse_doubles(what: str, names: Sequence[str]) -> None:

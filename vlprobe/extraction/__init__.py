@@ -11,11 +11,10 @@ import numpy as np
 
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError
+from vlprobe.extraction.jobs import Asked, jobs
 from vlprobe.extraction.questions import (
     Extraction,
-    Forward,
     ImageDigests,
-    chunks,
     forwards,
     lacking,
     layers_of,
@@ -33,11 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Extraction",
-    "Forward",
     "ImageDigests",
-    "chunks",
     "compute",
-    "encode_chunk",
     "extract",
     "features",
     "forwards",
@@ -74,43 +70,11 @@ def compute(
         VlprobeError: a layer gives NaN or infinite states.
         DataError: the disk is full.
     """
-    if not extractions:
-        return
-    store.describe(extractions[0].home, manifest(encoder, dtype))
-    for chunk in chunks(forwards(extractions)):
-        encode_chunk(encoder, extractions[0].home, chunk, store, batch_size, bad_rows, dtype, advance)
+    from vlprobe.extraction.encoding import encode_chunk
 
-
-def encode_chunk(
-    encoder: Encoder,
-    home: str,
-    chunk: Sequence[Forward],
-    store: Store,
-    batch_size: int,
-    bad_rows: BadRows,
-    dtype: str,
-    advance: Callable[[int], None],
-) -> None:
-    """Run a model over what the store lacks of one chunk, and write it as one shard; arguments as for `compute`."""
-    from vlprobe.extraction.encoding import Chunk
-
-    store.refresh(home)
-    waiting = lacking(home, chunk, store)
-    if waiting:
-        name = digest([[question.section, question.name] for each in waiting for question in each.questions])
-        store.write(home, name, Chunk(encoder, waiting, dtype, bad_rows).encode(batch_size, advance))
-
-
-def manifest(encoder: Encoder, dtype: str) -> dict[str, object]:
-    """Return what a person wants to know of a folder of shards."""
-    return {
-        "model": encoder.name,
-        "family": type(encoder).__name__,
-        "stage": encoder.stage,
-        "revision": encoder.revision,
-        "dtype": dtype,
-        "layers": dict(encoder.layers),
-    }
+    asked = Asked("", Path(), "", store.folder, batch_size, bad_rows, dtype)
+    for job in jobs(asked, extractions):
+        encode_chunk(encoder, job, store, advance)
 
 
 def left_out(encoder: Encoder, extraction: Extraction, store: Store, bad_rows: BadRows) -> list[str]:

@@ -9,16 +9,49 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from vlprobe.digest import digest
 from vlprobe.errors import BadRow, VlprobeError
-from vlprobe.extraction.questions import Forward, Question
+from vlprobe.extraction.questions import Forward, Question, lacking
 from vlprobe.pooling import Pooled, pool
-from vlprobe.store import Section
+from vlprobe.store import Section, Store
 from vlprobe.types import Hidden
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
+    from vlprobe.extraction.jobs import Job
 
 BadRows = Literal["error", "skip"]
+
+
+def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[int], None]) -> None:
+    """Run a model over what the store lacks of one chunk, and write it as one shard.
+
+    Args:
+        encoder: the model.
+        job: the chunk, and how to run it.
+        store: where the shard goes.
+        advance: called with the number of inputs done.
+    """
+    asked = job.asked
+    store.describe(job.home, _manifest(encoder, asked.dtype))
+    store.refresh(job.home)
+    waiting = lacking(job.home, job.passes, store)
+    if waiting:
+        name = digest([[question.section, question.name] for each in waiting for question in each.questions])
+        chunk = Chunk(encoder, waiting, asked.dtype, asked.bad_rows)
+        store.write(job.home, name, chunk.encode(asked.batch_size, advance))
+
+
+def _manifest(encoder: Encoder, dtype: str) -> dict[str, object]:
+    """Return what a person wants to know of a folder of shards."""
+    return {
+        "model": encoder.name,
+        "family": type(encoder).__name__,
+        "stage": encoder.stage,
+        "revision": encoder.revision,
+        "dtype": dtype,
+        "layers": dict(encoder.layers),
+    }
 
 
 @dataclass

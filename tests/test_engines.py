@@ -1,0 +1,180 @@
+"""Engines: the same results wherever models run; a worker that dies is replaced; a run that is killed goes on."""
+
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from test_study import study
+from toys import Toy, colour_task
+from vlprobe.engines import DEATHS, Here, Processes, open_engine
+from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError
+from vlprobe.study import Study
+
+OWN = """
+import os, signal
+from pathlib import Path
+import sys
+sys.path.insert(0, {tests!r})
+from toys import Toy
+
+class Mine(Toy):
+    def __init__(self, fatal=0, folder="."):
+        super().__init__()
+        self.fatal, self.folder = fatal, folder
+
+    def encode(self, batch):
+        marks = [Path(self.folder) / f"died{{k}}" for k in range(self.fatal)]
+        for mark in marks:
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(batch)
+"""
+
+
+def square(job):
+    if job == "bad":
+        raise BadRow("a.csv, row 3", "no such image")
+    if isinstance(job, Path):  # dies as often as it is told to
+        left = int(job.read_text())
+        if left:
+            job.write_text(str(left - 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+    return job * job
+
+
+@pytest.fixture
+def processes():
+    engine = Processes(2)
+    yield engine
+    engine.close()
+
+
+def test_jobs_are_done_once_each(processes):
+    assert list(Here().map(square, [1, 2, 3])) == [1, 4, 9]
+    assert sorted(processes.map(square, list(range(20)))) == [k * k for k in range(20)]
+    assert list(processes.map(square, [])) == []
+
+
+def test_a_worker_that_dies_is_replaced(processes, tmp_path):
+    (tmp_path / "twice").write_text("2")
+    assert sorted(processes.map(square, [tmp_path / "twice", 1, 2, 3])) == [0, 1, 4, 9]
+    (tmp_path / "always").write_text("1000")
+    with pytest.raises(VlprobeError, match=f"{DEATHS + 1} worker processes died one after the other"):
+        list(processes.map(square, [tmp_path / "always"]))
+
+
+def test_what_a_job_raises_arrives_whole(processes):
+    with pytest.raises(BadRow, match="row 3: no such image") as caught:
+        list(processes.map(square, ["bad"]))
+    assert (caught.value.place, caught.value.problem) == ("a.csv, row 3", "no such image")
+    error = DataError("broken")
+    error.add_note("while testing")
+    assert str(pickle.loads(pickle.dumps(error))) == "broken\n  while testing"
+
+
+def test_engines_are_chosen_by_name(monkeypatch):
+    assert isinstance(open_engine(None, None, None), Here)
+    assert isinstance(open_engine(None, 1, None), Here)
+    assert open_engine(None, 3, None).workers == 3
+    with pytest.raises(StudyError, match="unknown engine 'slurm'; known: ray"):
+        open_engine("slurm", None, None)
+    with pytest.raises(StudyError, match="add --engine ray"):
+        open_engine(None, 2, "auto")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(StudyError, match=r"pip install 'vlprobe\[ray\]'"):
+        open_engine("ray", None, None)
+
+
+def files(folder):
+    """Return name -> bytes of all that a run computes."""
+    kept = [*folder.rglob("*.safetensors"), *folder.rglob("*.npz"), folder / "findings.json"]
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+    return found | {"results": sorted((folder / "results.jsonl").read_bytes().splitlines())}
+
+
+def small(folder, model=None):
+    return study(folder, [model or Toy()], [colour_task(60, 30)], conditions=["matched", "mismatched"])
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 7)
+
+
+def in_a_child(run, seconds=None):
+    """Run a function in a process of its own; kill it after some seconds. Return how long it took."""
+    start = time.monotonic()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            run()
+            code = 0
+        finally:
+            os._exit(code)
+    if seconds is not None:
+        while time.monotonic() - start < seconds and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.001)
+        try:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # it was done
+    else:
+        assert os.waitpid(child, 0)[1] == 0
+    return time.monotonic() - start
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, small_chunks, one_thread):
+    small(tmp_path / "warm").run()
+    whole = in_a_child(lambda: small(tmp_path / "whole").run())
+    wanted = files(tmp_path / "whole")
+    assert sum(name.endswith(".safetensors") for name in wanted) == 18
+    draw = np.random.default_rng(0)
+    stopped = set()
+    for number in range(20):
+        folder = tmp_path / str(number)
+        in_a_child(lambda folder=folder: small(folder).run(), whole * draw.uniform(0, 1))
+        stopped.add(len([*folder.rglob("*.safetensors"), *folder.rglob("*.npz")]))
+        small(folder).run()
+        assert files(folder) == wanted
+    assert len(stopped) > 5  # it was killed at moments that differ
+
+
+def own_study(folder, output, options=None, **settings):
+    (folder / "own.py").write_text(OWN.format(tests=str(Path(__file__).parent)))
+    model = {"name": "mine", "file": "own.py", "class": "Mine", "options": options or {}}
+    values = {"name": "s", "models": [model], "tasks": ["z"], "store": str(output / "features"), "output": str(output)}
+    opened = Study.from_settings(folder, **values, conditions=["matched", "mismatched"], **settings)
+    opened._tasks = [colour_task(1100, 100)]
+    return opened
+
+
+def test_processes_and_job_arrays_give_the_same_as_one_process(tmp_path, processes):
+    own_study(tmp_path, tmp_path / "here").run()
+    wanted = files(tmp_path / "here")
+    options = {"fatal": 1, "folder": str(tmp_path)}
+    dying = own_study(tmp_path, tmp_path / "processes", options)
+    found = dying.run(engine=processes)
+    assert (tmp_path / "died0").exists()  # a worker died on its first batch
+    plain = own_study(tmp_path, tmp_path / "here").run()
+    assert [(each.layer, each.score, each.interval) for each in found] == [
+        (each.layer, each.score, each.interval) for each in plain
+    ]
+    array = own_study(tmp_path, tmp_path / "array")
+    *counts, again = [array.represent((part, 3)) for part in (2, 3, 1, 2)]
+    assert min(counts) > 0 and again == 0
+    assert array.plan().forward_passes == 0
+    gathered = own_study(tmp_path, tmp_path / "array")
+    gathered.run()
+    assert files(tmp_path / "array") == wanted
+    with pytest.raises(StudyError, match="shard 4/3: give K/N with K from 1 to N"):
+        array.represent((4, 3))

@@ -1,0 +1,216 @@
+"""Where jobs run: in this process, in several of this machine, or on a Ray cluster. One method: `map`.
+
+A job is deterministic, writes its own result to a shared place, and is done when that is there and whole; so an engine
+may run a job twice. A worker keeps from one job to the next what the function keeps in its module: a loaded model.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vlprobe.device import WORKER
+from vlprobe.errors import StudyError, VlprobeError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+DEATHS = 3
+"""Workers that may die in a row, none finishing a job in between, before the run is given up."""
+
+
+class Engine(ABC):
+    """Something that runs jobs."""
+
+    @abstractmethod
+    def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
+        """Yield what a function returns for every job, in the order in which they finish.
+
+        Args:
+            function: of a module, so that other processes can import it.
+            jobs: plain data.
+
+        Raises:
+            VlprobeError: what a job raised; workers that die again and again.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """End the workers, if there are any."""
+
+
+class Here(Engine):
+    """One process, the one that asks, one job after the other."""
+
+    def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
+        """Yield what a function returns for every job, in their order."""
+        yield from map(function, jobs)
+
+
+class Processes(Engine):
+    """Several processes of this machine; one that dies is replaced, and its job is done again.
+
+    Args:
+        workers: how many; each gets its share of the cores, and a GPU of its own where there are that many.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
+        """Yield what a function returns for every job, in the order in which they finish."""
+        from concurrent.futures import as_completed
+        from concurrent.futures.process import BrokenProcessPool
+
+        waiting = dict(enumerate(jobs))
+        deaths = 0
+        while waiting:
+            pool = self._pool = self._pool or self._started()
+            futures = {}
+            try:
+                futures = {pool.submit(function, job): number for number, job in waiting.items()}
+                for future in as_completed(futures):
+                    done = future.result()
+                    del waiting[futures[future]]
+                    deaths = 0
+                    yield done
+            except BrokenProcessPool:
+                self.close()
+                deaths += 1
+                if deaths > DEATHS:
+                    raise VlprobeError(
+                        f"{deaths} worker processes died one after the other without finishing anything (killed, for "
+                        "want of memory?); what is finished is kept. Run fewer workers, or a smaller batch_size"
+                    ) from None
+            finally:
+                for future in futures:  # a job failed, or the run is stopped: the others are not to go on
+                    future.cancel()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _started(self) -> ProcessPoolExecutor:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        # Not forked: torch and CUDA do not survive it.
+        context = get_context("spawn")
+        numbers = context.SimpleQueue()
+        for number in range(self.workers):
+            numbers.put(number)
+        threads = max((os.cpu_count() or 1) // self.workers, 1)
+        return ProcessPoolExecutor(self.workers, context, _start_worker, (numbers, threads))
+
+
+def _start_worker(numbers: Any, threads: int) -> None:
+    """Give a worker its number and its share of the cores, before it imports anything large."""
+    os.environ[WORKER] = str(numbers.get() if not numbers.empty() else 0)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+class RayCluster(Engine):
+    """Actors on a Ray cluster, one model each; a node may join or leave.
+
+    Args:
+        address: of the cluster, `auto` for the one that this machine belongs to; None: one is started here.
+        workers: actors; None: one for every GPU of the cluster, or for every two cores where it has none.
+
+    Raises:
+        StudyError: Ray is not installed, or no cluster answers at the address.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise StudyError("engine ray: Ray is not installed; pip install 'vlprobe[ray]'") from None
+        self._ray = ray
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            try:
+                ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise StudyError(f"engine ray: no cluster answers at {address} ({error}); start one first") from None
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        self.workers = workers or gpus or max(int(resources.get("CPU", 1)) // 2, 1)
+        self._needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+        self._actors: list[Any] = []
+
+    def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
+        """Yield what a function returns for every job, in the order in which they finish."""
+        ray = self._ray
+        if not self._actors:
+            kind = ray.remote(_Actor).options(max_restarts=-1, max_task_retries=DEATHS, **self._needs)
+            self._actors = [kind.remote() for _ in range(self.workers)]
+        waiting = list(reversed(jobs))
+        running: dict[Any, Any] = {}
+        idle = list(self._actors)
+        try:
+            while waiting or running:
+                while waiting and idle:
+                    actor = idle.pop()
+                    running[actor.run.remote(function, waiting.pop())] = actor
+                (ready,), _ = ray.wait(list(running), num_returns=1)
+                idle.append(running.pop(ready))
+                yield self._result(ready)
+        finally:
+            for reference in running:
+                ray.cancel(reference)
+
+    def _result(self, reference: Any) -> Any:
+        ray = self._ray
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, VlprobeError):
+                raise error.cause from None
+            raise
+        except ray.exceptions.RayActorError as error:
+            raise VlprobeError(
+                f"a Ray worker died {DEATHS + 1} times over one job ({error}); what is finished is kept"
+            ) from None
+
+    def close(self) -> None:
+        """End the actors, and Ray where it was started here."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        if self._ours:
+            self._ray.shutdown()
+
+
+class _Actor:
+    """Runs one job after the other; what a job's function keeps, it keeps here."""
+
+    def run(self, function: Callable[[Any], Any], job: Any) -> Any:
+        """Return what a function returns for a job."""
+        return function(job)
+
+
+def open_engine(name: str | None, workers: int | None, address: str | None) -> Engine:
+    """Return an engine by its name: `ray`, or, where none is given, this machine's.
+
+    Args:
+        name: `ray` or None.
+        workers: how many; None: one, or as many as there are GPUs.
+        address: of the Ray cluster.
+
+    Raises:
+        StudyError: see `RayCluster`; an address without `ray`, no such engine.
+    """
+    if name == "ray":
+        return RayCluster(address, workers)
+    if name is not None:
+        raise StudyError(f"unknown engine '{name}'; known: ray. Without one, jobs run on this machine")
+    if address is not None:
+        raise StudyError("--address names a Ray cluster: add --engine ray")
+    return Processes(workers) if workers and workers > 1 else Here()

@@ -1,0 +1,116 @@
+"""The unit of work: one model and one chunk of inputs, whose shard is written by whoever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlprobe.digest import digest
+from vlprobe.extraction.questions import Extraction, Forward, chunks, forwards
+from vlprobe.store import Store
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.extraction.encoding import BadRows
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model as a study names it, and how it is run: plain data, of which another process makes the same model."""
+
+    spec: str | Mapping[str, Any]
+    """As for `load_model`."""
+    folder: Path
+    """Of the study file."""
+    device: str
+    """As the study says."""
+    store: Path
+    """Folder of the representations."""
+    batch_size: int
+    """Inputs at a time."""
+    bad_rows: BadRows
+    """What to do with an input that the model cannot take."""
+    dtype: str
+    """The number format that rows are kept in."""
+
+    @property
+    def key(self) -> str:
+        """Content address."""
+        return digest(self.spec, str(self.folder), self.device)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One chunk of one model."""
+
+    asked: Asked
+    """The model."""
+    home: str
+    """Its content address in the store."""
+    passes: Sequence[Forward]
+    """The inputs."""
+
+
+def jobs(asked: Asked, extractions: Sequence[Extraction]) -> list[Job]:
+    """Return the jobs of one model: always the same ones for the same study, whatever the store holds already."""
+    if not extractions:
+        return []
+    return [Job(asked, extractions[0].home, chunk) for chunk in chunks(forwards(extractions))]
+
+
+@dataclass
+class _Worker:
+    """What this process keeps from one job to the next."""
+
+    models: dict[str, Encoder]
+    """Key of `Asked` -> model."""
+    advance: Callable[[int], None] | None = None
+    """Is told of inputs done, where somebody listens in this process."""
+    stores: dict[Path, Store] = field(default_factory=dict)
+    """Folder -> its store, whose shards are opened once."""
+
+
+_WORKER = _Worker({})
+
+
+@contextmanager
+def at_hand(models: Mapping[str, Encoder], advance: Callable[[int], None]) -> Iterator[None]:
+    """Let jobs that run in this process use models that are loaded, and tell of their progress.
+
+    Args:
+        models: key of `Asked` -> model.
+        advance: called with the number of inputs done.
+    """
+    global _WORKER
+    before, _WORKER = _WORKER, _Worker(dict(models), advance)
+    try:
+        yield
+    finally:
+        _WORKER = before
+
+
+def work(job: Job) -> int:
+    """Run a model over what the store lacks of one chunk; return the inputs done that nobody was told of.
+
+    Raises:
+        BadRow, VlprobeError, DataError: see `compute`.
+    """
+    from vlprobe.extraction.encoding import encode_chunk
+
+    told: list[int] = []
+    advance = _WORKER.advance or told.append
+    store = _WORKER.stores.setdefault(job.asked.store, Store(job.asked.store))
+    encode_chunk(_model(job.asked), job, store, advance)
+    return sum(told)
+
+
+def _model(asked: Asked) -> Encoder:
+    if asked.key not in _WORKER.models:
+        from vlprobe.encoders import load_model
+
+        _WORKER.models.clear()  # one at a time: memory is what a worker has least of
+        _WORKER.models[asked.key] = load_model(asked.spec, folder=asked.folder, device=asked.device)
+    return _WORKER.models[asked.key]
