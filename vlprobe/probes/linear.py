@@ -243,11 +243,15 @@ class Standardise:
 
     def __init__(self, X: np.ndarray) -> None:
         self.mean = X.mean(axis=0, dtype=np.float64)
-        deviation = X.std(axis=0, dtype=np.float64)
-        # Rounding leaves a constant column a tiny deviation, which must not be blown up into a feature.
-        varies = deviation > 1e-6 * np.maximum(np.abs(self.mean), 1e-12)
-        self.inverse = np.where(varies, 1 / np.where(varies, deviation, 1), 0)
+        self.inverse = inverse_deviation(self.mean, X.std(axis=0, dtype=np.float64))
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Return (row, width) float32."""
         return ((X - self.mean) * self.inverse).astype(np.float32)
+
+
+def inverse_deviation(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Return (width,) what columns are to be multiplied by for a deviation of 1; 0 where a column is constant."""
+    # Rounding leaves a constant column a tiny deviation, which must not be blown up into a feature.
+    varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-12)
+    return np.where(varies, 1 / np.where(varies, deviation, 1), 0)
