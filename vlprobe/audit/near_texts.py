@@ -60,13 +60,15 @@ def find_near(rows: Sequence[Row]) -> Near:
     texts: dict[Words, list[Row]] = {}
     for row in rows:
         texts.setdefault(_words(row), []).append(row)
-    held: dict[Words, list[Words]] = {}
+    held: dict[int, list[Words]] = {}
+    once: set[int] = set()
+    again: set[int] = set()
     for words in texts:
-        if len(words) >= SHORTEST:
-            # What is left when one word is taken out, the whole, and the words in order of the alphabet.
-            keys = {words[:k] + words[k + 1 :] for k in range(len(words))} | {words, ("", *sorted(words))}
-            for key in keys:
-                held.setdefault(key, []).append(words)
+        for key in _keys(words):
+            (again if key in once else once).add(key)
+    for words in texts:  # most keys are there once: only the others are kept with their texts
+        for key in _keys(words) & again:
+            held.setdefault(key, []).append(words)
     twins: dict[Words, set[Words]] = {}
     templates: set[Words] = set()
     for members in held.values():
@@ -86,11 +88,20 @@ def _words(row: Row) -> Words:
     return tuple(WORD.findall(row.text))
 
 
+def _keys(words: Words) -> set[int]:
+    """Return hashes of what is left without one word, of the whole, and of the words in order of the alphabet."""
+    if len(words) < SHORTEST:
+        return set()
+    return {hash(words[:k] + words[k + 1 :]) for k in range(len(words))} | {hash(words), hash(("", *sorted(words)))}
+
+
 def _near(a: Words, b: Words) -> bool:
-    """Whether one word or the order is all that differs: what was taken out of both may have stood elsewhere."""
-    if len(a) != len(b) or sorted(a) == sorted(b):
-        return True
-    return sum(x != y for x, y in zip(a, b, strict=True)) == 1
+    """Whether one word or the order is all that differs: a word taken out of both may have stood elsewhere."""
+    if len(a) > len(b):
+        a, b = b, a
+    if len(a) < len(b):
+        return any(b[:k] + b[k + 1 :] == a for k in range(len(b)))
+    return sorted(a) == sorted(b) or sum(x != y for x, y in zip(a, b, strict=True)) == 1
 
 
 def _across(subject: Subject, near: Near, first: str, second: str) -> Iterator[Fault]:

@@ -16,8 +16,6 @@ KINDS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "group": ("a group", lambda row: row.example.group),
 }
 """What rows can share, how messages call it, and where a row has it."""
-TIES = {"original": "caption"}
-"""How tasks call what they group by, where they call it otherwise."""
 LABELS = {
     "other": "with another label only",
     "both": "with the same and with another",
@@ -27,6 +25,7 @@ LABELS = {
 CURE = (
     "set bad_rows: skip, which leaves these {first} rows out and counts them, or split: grouped where the task has it"
 )
+UNSEEN = "a study does not see it, as its groups are others: drop the {first} rows, or give these rows one group"
 
 Clash = tuple[Row, list[Row]]
 """A row, and those of an earlier part that it shares something with."""
@@ -78,13 +77,13 @@ def _fault(kinds: Sequence[str], clashes: Sequence[Clash], parts: tuple[str, str
     statement = (
         f"{share(len(clashes), of)} {second} rows share {called} with {many(len(leaking), f'{first} row')}: {said}"
     )
-    ties = {name for row, _ in clashes for name, _ in row.example.ties}
-    cuts = any(kind in ("group", "image") or TIES.get(kind, kind) in ties for kind in kinds)
-    severity: Severity = "error" if cuts else "warning"  # what no cut goes by, the user's own groups may allow
+    seen = all(row.example.group == other.example.group for row, others in clashes for other in others)
+    severity: Severity = "error" if seen or "image" in kinds else "warning"  # a text may recur and mean something else
+    cure = (CURE if seen else UNSEEN).format(first=first)
     figures = {"kinds": list(kinds), "parts": list(parts), f"{first}_rows": len(leaking)}
     figures |= {f"{name}_label": labels[name] for name in LABELS}
     cases = tuple(row.case(_told(row, others)) for row, others in sorted(clashes, key=_opposite_first))
-    return Fault("shared", severity, len(clashes), of, statement, CURE.format(first=first), cases, figures)
+    return Fault("shared", severity, len(clashes), of, statement, cure, cases, figures)
 
 
 def _compared(row: Row, others: Sequence[Row]) -> str:
