@@ -8,6 +8,7 @@ from sklearn.neural_network import MLPClassifier
 from vlprobe.errors import DataError
 from vlprobe.probes.linear import Logistic, Split, Standardise, probe
 from vlprobe.probes.mlp import mlp
+from vlprobe.probes.salin2022 import Protocol, salin2022
 from vlprobe.statistics import score
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,6 +65,19 @@ def test_a_seed_gives_the_same_answers_and_another_one_others():
     first, again, other = (mlp(*rows, seed=seed).predicted for seed in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
+
+
+@pytest.mark.parametrize("trained", ["mlp", "salin2022"])
+def test_it_trains_on_one_thread_and_gives_the_others_back(monkeypatch, trained):
+    train, validation, test = parts(crossed, 100)
+    seen = []
+    monkeypatch.setattr(f"vlprobe.probes.{trained}.score", lambda *_: seen.append(torch.get_num_threads()) or 0.5)
+    torch.set_num_threads(2)
+    if trained == "mlp":
+        mlp(train, validation, test, seed=0)
+    else:
+        salin2022(train, test, 0, Protocol(epochs=1))
+    assert set(seen) == {1} and torch.get_num_threads() == 2
 
 
 def test_test_targets_take_no_part_and_the_global_generator_is_left_alone():

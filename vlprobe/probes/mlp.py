@@ -14,6 +14,7 @@ import torch
 
 from vlprobe.digest import generator
 from vlprobe.errors import DataError
+from vlprobe.exact import one_thread
 from vlprobe.probes.factor import check
 from vlprobe.probes.linear import Probed, Split, Standardise
 from vlprobe.statistics import score
@@ -30,6 +31,7 @@ PATIENCE = 10
 """Training ends after so many epochs in a row without a lower loss on the validation part."""
 
 
+@one_thread()
 def mlp(train: Split, validation: Split, test: Split, seed: int, device: torch.device | str = "cpu") -> Probed:
     """Choose the number of epochs on the validation part, train anew on train and validation together, answer test.
 

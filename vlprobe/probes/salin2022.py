@@ -15,6 +15,7 @@ import torch
 
 from vlprobe.digest import generator
 from vlprobe.errors import DataError
+from vlprobe.exact import one_thread
 from vlprobe.probes.factor import check
 from vlprobe.probes.linear import Split
 from vlprobe.statistics import score
@@ -53,6 +54,7 @@ class Runs:
     """The score at the last epoch, which nobody chose."""
 
 
+@one_thread()
 def salin2022(train: Split, test: Split, seed: int, protocol: Protocol, device: torch.device | str = "cpu") -> Runs:
     """Train as published, choosing the best epoch on the test part. The scores are too good on purpose.
 
