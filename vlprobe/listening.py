@@ -30,7 +30,7 @@ class Layer:
     parts: Mapping[str, Features]
     """Train, validation and test."""
     device: str
-    """Where a network is trained, as `pick_device` reads it."""
+    """Where probes are fitted, as `pick_device` reads it."""
 
     @property
     def kind(self) -> type[L2Path]:
@@ -109,7 +109,8 @@ def majority(layer: Layer) -> Heard:
 def _linear(layer: Layer) -> dict[str, Heard]:
     """Probe true and shuffled labels together: one factorisation serves both."""
     train, validation, test = (layer.parts[name].X for name in SPLITS)
-    probed = probe_sets(layer.kind, (train, validation, test), [layer.labels(control) for control in SHUFFLED])
+    labels = [layer.labels(control) for control in SHUFFLED]
+    probed = probe_sets(layer.kind, (train, validation, test), labels, layer.device)
     return {
         control: _on_test(layer, layer.kind.__name__.lower(), each.predicted, each.validation, each.l2, each.warnings)
         for control, each in zip(SHUFFLED, probed, strict=True)

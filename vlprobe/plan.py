@@ -21,7 +21,7 @@ from vlprobe.types import Example, Task
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
 
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 """Part of every result's key: raise it when the same features would no longer give the same result."""
 
 

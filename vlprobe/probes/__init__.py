@@ -1,4 +1,7 @@
-"""How we listen: probes by name, and the controls beside them."""
+"""How we listen: probes by name, the controls beside them, and the linear probe's solver."""
+
+from importlib import import_module
+from typing import Any
 
 PROBES = {
     "linear": "L2-regularised logistic regression for classes, scored by accuracy; ridge for numbers, by R²",
@@ -15,3 +18,16 @@ CONTROLS = {
     "majority": "the commonest class of train (the mean, for numbers), whatever the input",
     "shuffled-labels": "the same probe, its train and validation labels shuffled: what it finds where nothing is",
 }
+
+_HOMES = {
+    "Fit": "vlprobe.probes.logistic",
+    "fit_path": "vlprobe.probes.logistic",
+}
+"""Name -> the module it lives in, imported when first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, importing its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vlprobe.probes' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from vlprobe.probes.softmax import Problem, covariance
+from vlprobe.probes.arrays import Array
+from vlprobe.probes.softmax import Problem, State, covariance
 
 SMALLEST = 1e-10
 """Curvatures below this are taken as this: a probe that is sure of every row has next to none."""
@@ -22,8 +23,8 @@ class Curvature(ABC):
     """An approximate inverse of the Hessian where a fit stands."""
 
     @abstractmethod
-    def solve(self, gradient: np.ndarray) -> np.ndarray:
-        """Return the inverse applied to (set, column, direction + 1)."""
+    def solve(self, gradient: Array) -> Array:
+        """Return the inverse applied to (set, column, direction + 1), in float64."""
 
     @abstractmethod
     def pick(self, sets: np.ndarray) -> None:
@@ -37,19 +38,21 @@ class Kronecker(Curvature):
     largest one that can be.
     """
 
-    def __init__(self, problem: Problem, weights: np.ndarray, l2: np.ndarray) -> None:
-        values, self.vectors = np.linalg.eigh(covariance(problem.chances(weights)))
-        scale = np.maximum(values, SMALLEST)[:, :, None] * problem.factor.moments
-        scale[..., :-1] += l2[:, None, None]
+    def __init__(self, problem: Problem, state: State, l2: np.ndarray) -> None:
+        factor, at = problem.factor, problem.factor.at
+        spread = at.cast(covariance(at, state.chances), at.double)
+        values, self.vectors = at.xp.linalg.eigh(spread)
+        scale = values.clip(min=SMALLEST)[:, :, None] * factor.moments
+        scale[..., :-1] += at.put(l2, at.double)[:, None, None]
         self.inverse = 1 / scale
         if values.shape[1] > 1:
             self.inverse[:, 0] = 0  # one number added to all classes changes no prediction
 
-    def solve(self, gradient: np.ndarray) -> np.ndarray:
+    def solve(self, gradient: Array) -> Array:
         """Return the inverse applied to (set, column, direction + 1)."""
         if self.vectors.shape[1] == 1:
             return gradient * self.inverse
-        turned = self.vectors.transpose(0, 2, 1) @ gradient
+        turned = self.vectors.mT @ gradient
         turned *= self.inverse
         return self.vectors @ turned
 
@@ -65,35 +68,41 @@ class Blocks(Curvature):
     Hessian. Of many rows a sample is enough, drawn in proportion to p (1 - p).
     """
 
-    def __init__(self, problem: Problem, weights: np.ndarray, l2: np.ndarray) -> None:
-        sets, columns, width = weights.shape
-        moments = problem.factor.moments
+    def __init__(self, problem: Problem, state: State, l2: np.ndarray) -> None:
+        factor, at = problem.factor, problem.factor.at
+        xp, (sets, columns, width) = at.xp, state.weights.shape
+        self.at, self.kind = at, factor.turned.dtype
         self.directions, sampled = _size(problem, sets * columns)
-        near = np.r_[: self.directions, width - 1]
-        rows = problem.factor.turned if len(near) == width else problem.factor.turned[:, near]
-        chances = problem.chances(weights)
-        variance = np.maximum(chances * (1 - chances), SMALLEST)
-        mean = variance.mean(axis=2)
-        penalty = np.append(np.ones(self.directions), 0.0)
-        blocks = np.empty((sets, columns, len(near), len(near)))
+        k = self.directions
+        rows = factor.turned
+        if k + 1 < width:
+            rows = xp.concatenate([rows[:, :k], rows[:, -1:]], axis=1)
+        moments = xp.concatenate([factor.moments[:k], factor.moments[-1:]], axis=0)
+        penalty = xp.concatenate([at.zeros((k,), at.double) + 1, at.zeros((1,), at.double)], axis=0)
+        self.blocks = at.empty((sets, columns, k + 1, k + 1), self.kind)
+        mean = at.zeros((sets, columns), at.double)
         for b in range(sets):
             for c in range(columns):
-                block = (1 - SHARE) * _gram(rows, variance[b, c], sampled)
-                block.flat[:: len(near) + 1] += SHARE * mean[b, c] * moments[near] + l2[b] * penalty
-                blocks[b, c] = np.linalg.inv(block)
-        self.blocks = blocks
-        self.far = 1 / (mean[..., None] * moments[self.directions : -1] + l2[:, None, None])
+                chances = at.cast(state.chances[b, c], at.double)
+                variance = (chances * (1 - chances)).clip(min=SMALLEST)
+                mean[b, c] = variance.mean()
+                block = (1 - SHARE) * at.cast(_gram(problem, rows, variance, sampled), at.double)
+                diagonal = at.count(k + 1)
+                block[diagonal, diagonal] += SHARE * mean[b, c] * moments + float(l2[b]) * penalty
+                self.blocks[b, c] = at.cast(xp.linalg.inv(block), self.kind)
+        self.far = 1 / (mean[..., None] * factor.moments[k:-1] + at.put(l2, at.double)[:, None, None])
 
-    def solve(self, gradient: np.ndarray) -> np.ndarray:
+    def solve(self, gradient: Array) -> Array:
         """Return the inverse applied to (set, column, direction + 1)."""
-        k = self.directions
-        near = gradient if k == gradient.shape[2] - 1 else np.concatenate([gradient[..., :k], gradient[..., -1:]], 2)
-        near = (self.blocks @ near[..., None])[..., 0]
+        k, xp, at = self.directions, self.at.xp, self.at
+        all_near = k + 1 == gradient.shape[2]
+        near = gradient if all_near else xp.concatenate([gradient[..., :k], gradient[..., -1:]], axis=2)
+        near = at.cast((self.blocks @ at.cast(near, self.kind)[..., None])[..., 0], at.double)
         step = near
-        if near.shape[2] < gradient.shape[2]:
-            step = np.concatenate([near[..., :k], gradient[..., k:-1] * self.far, near[..., -1:]], axis=2)
+        if not all_near:
+            step = xp.concatenate([near[..., :k], gradient[..., k:-1] * self.far, near[..., -1:]], axis=2)
         if step.shape[1] > 1:
-            step -= step.mean(axis=1, keepdims=True)
+            step -= step.mean(axis=1)[:, None]
         return step
 
     def pick(self, sets: np.ndarray) -> None:
@@ -101,14 +110,13 @@ class Blocks(Curvature):
         self.blocks, self.far = self.blocks[sets], self.far[sets]
 
 
-def blocks_cost(problem: Problem, weights: np.ndarray) -> float:
-    """Return about how many evaluations making `Blocks` takes the time of."""
-    sets, columns, _ = weights.shape
+def blocks_cost(problem: Problem, sets: int) -> float:
+    """Return about how many iterations making `Blocks` takes the time of."""
     rows, width = problem.factor.turned.shape
-    k, sampled = _size(problem, sets * columns)
+    k, sampled = _size(problem, sets * problem.columns)
     # Multiplications for each row and column, the rate of square products being about twice that of thin ones.
     block = (k**2 * sampled + 4 * k**3) / 2 / rows
-    return block / (4 * width + 100 + OVERHEAD / (rows * sets * columns))
+    return block / (4 * width + 100 + OVERHEAD / (rows * sets * problem.columns))
 
 
 def _size(problem: Problem, blocks: int) -> tuple[int, int]:
@@ -119,12 +127,13 @@ def _size(problem: Problem, blocks: int) -> tuple[int, int]:
     return min(width - 1, max(most - 1, 0), int((200 * rows * width / sampled) ** 0.5)), sampled
 
 
-def _gram(rows: np.ndarray, weight: np.ndarray, sampled: int) -> np.ndarray:
+def _gram(problem: Problem, rows: Array, weight: Array, sampled: int) -> Array:
     """Return mean over rows of weight x x', from about so many rows, drawn evenly along the summed weight."""
+    at = problem.factor.at
     if sampled < len(rows):
-        along = np.cumsum(weight)
-        places = (np.arange(sampled) + 0.5) * (along[-1] / sampled)
-        drawn = rows[np.minimum(np.searchsorted(along, places), len(rows) - 1)]
-        return drawn.T @ drawn * (along[-1] / sampled / len(rows))
-    scaled = rows * np.sqrt(weight / len(rows))[:, None]
+        along = weight.cumsum(axis=0)
+        places = (at.cast(at.count(sampled), at.double) + 0.5) * (along[-1] / sampled)
+        drawn = rows[at.xp.searchsorted(along, places).clip(max=len(rows) - 1)]
+        return drawn.T @ drawn * float(along[-1] / sampled / len(rows))
+    scaled = rows * at.cast(at.xp.sqrt(weight / len(rows)), rows.dtype)[:, None]
     return scaled.T @ scaled

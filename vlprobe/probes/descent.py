@@ -6,27 +6,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlprobe.probes.arrays import Array
 from vlprobe.probes.curvature import Blocks, Curvature, Kronecker, blocks_cost
-from vlprobe.probes.softmax import Problem, dot
+from vlprobe.probes.memory import Memory
+from vlprobe.probes.softmax import Problem, State, dot, joined
 
-MEMORY = 16
-"""Steps remembered; a full memory is halved, or the curvature is taken anew."""
 ZERO = 1e-12
 """An objective this small, as where there is one class, is as good as none."""
 TRIES = 30
 """Points tried along one direction."""
+RENEWED = 40
+"""Iterations, beyond twice what they cost, for which `Blocks` serve."""
+LATELY = 8
+"""The last one in so many of a fit's iterations tells how much is left."""
 
 
 @dataclass
-class Standing:
-    """Where the fits of all sets stand."""
+class End:
+    """What a descent came to."""
 
-    weights: np.ndarray
-    """(set, column, direction + 1)."""
-    value: np.ndarray
-    """(set,) objective."""
-    gradient: np.ndarray
-    """As the weights."""
+    state: State
+    """Of all sets, exact."""
     reached: np.ndarray
     """(set,) estimated distance of the objective from its optimum, as a share of its value."""
     iterations: np.ndarray
@@ -35,152 +35,185 @@ class Standing:
     """Whether it took `Blocks` to get here."""
 
 
-class Memory:
-    """The compact inverse BFGS matrix (Byrd, Nocedal and Schnabel 1994, eq. 3.1), of each set its own.
+@dataclass(frozen=True)
+class Goal:
+    """When a descent ends."""
 
-    Kept are the steps S and V = H0 Y, Y being the changes of the gradient: both meet a new gradient in one product.
-    """
-
-    def __init__(self, sets: int, size: int) -> None:
-        self.count = 0
-        self.both = np.zeros((sets, 2, MEMORY, size))
-        self.curves = np.zeros((sets, 2, MEMORY, MEMORY))  # S Y' and V Y'
-
-    def pick(self, sets: np.ndarray) -> None:
-        """Keep some of the sets."""
-        self.both, self.curves = self.both[sets], self.curves[sets]
-
-    def halve(self) -> None:
-        """Forget the older half."""
-        half = MEMORY // 2
-        self.both[:, :, :half] = self.both[:, :, half:]
-        self.curves[:, :, :half, :half] = self.curves[:, :, half:, half:]
-        self.count = half
-
-    def add(self, step: np.ndarray, change: np.ndarray, solved: np.ndarray) -> None:
-        """Take in one step, the change of the gradient along it, and H0 times that change; all (set, size)."""
-        new = self.count
-        self.count += 1
-        self.both[:, 0, new], self.both[:, 1, new] = step, solved
-        meets = (self.both[:, :, : self.count] @ change[:, None, :, None])[..., 0]
-        self.curves[:, :, : self.count, new] = meets
-        self.curves[:, 1, new, : self.count] = meets[:, 1]
-
-    def apply(self, gradient: np.ndarray, solved: np.ndarray) -> np.ndarray:
-        """Return the matrix times a gradient, given H0 times it; all (set, size)."""
-        m = self.count
-        if not m:
-            return solved
-        kept = self.both[:, :, :m]
-        meets = (kept @ gradient[:, None, :, None])[..., 0]
-        upper = np.triu(self.curves[:, 0, :m, :m])
-        inverse = np.linalg.inv(upper)
-        first = inverse @ meets[:, 0, :, None]
-        middle = self.curves[:, 1, :m, :m] @ first
-        middle += np.einsum("bii->bi", upper)[..., None] * first
-        a = inverse.transpose(0, 2, 1) @ (middle - meets[:, 1, :, None])
-        mixed = np.concatenate([a, -first], axis=1).transpose(0, 2, 1) @ kept.reshape(len(kept), 2 * m, -1)
-        return solved + mixed[:, 0]
+    tolerance: float
+    """Estimated distance from the optimum, as a share of the objective, at which a set is done."""
+    most: int
+    """Iterations."""
 
 
-def descend(problem: Problem, start: np.ndarray, l2: np.ndarray, tolerance: float, most: int, blocks: bool) -> Standing:
-    """Walk to the optimum of every set, or as near to it as `most` iterations or rounding allow.
+def descend(problem: Problem, start: State, l2: np.ndarray, goal: Goal, blocks: bool) -> End:
+    """Walk to the optimum of every set, or as near to it as iterations or rounding allow.
+
+    Steps are moved along in the precision of the features. A set that seems to be done, or gets no further, is
+    computed anew in float64, and goes on from there if it is not done.
 
     Args:
         problem: of all sets.
-        start: (set, column, direction + 1) weights.
+        start: where to start from; written over.
         l2: (set,).
-        tolerance: half the decrement g' H⁻¹ g / 2, as a share of the objective, at which a set is done.
-        most: iterations.
+        goal: when to end.
         blocks: take `Blocks` from the start; else when the iterations have cost what they would.
     """
-    value, gradient = problem.evaluate(start, l2)
-    end = Standing(start.copy(), value, gradient, np.full(len(l2), np.inf), np.zeros(len(l2), int), blocks)
-    active = np.arange(len(l2))
-    weights = start
-    curvature, memory = _fresh(problem, weights, l2, blocks)
-    patience = blocks_cost(problem, weights)
-    since = 0
-    for iteration in range(most + 1):
-        solved = curvature.solve(gradient)
-        shape = weights.shape
-        direction = -memory.apply(gradient.reshape(shape[0], -1), solved.reshape(shape[0], -1)).reshape(shape)
-        slope = dot(gradient, direction)
-        reached = np.maximum(-slope, dot(gradient, solved)) / 2 / np.maximum(value, ZERO)
-        end.reached[active] = reached
-        going = (reached > tolerance) & (iteration < most)
-        if going.any():
-            tried = step_along(problem, Point(weights, value, gradient), direction, l2, slope)
-            moved, lower, turned, better = tried
-            going &= better
-        if not going.all():
-            done = ~going
-            at = active[done]
-            end.weights[at], end.value[at], end.gradient[at] = weights[done], value[done], gradient[done]
-            end.iterations[at] = iteration
-            if not going.any():
-                return end
-            keep = np.flatnonzero(going)
-            active, problem, l2 = active[keep], problem.pick(keep), l2[keep]
-            weights, gradient, solved = weights[keep], gradient[keep], solved[keep]
-            moved, lower, turned = moved[keep], lower[keep], turned[keep]
-            curvature.pick(keep)
-            memory.pick(keep)
-        step, change = moved - weights, turned - gradient
-        weights, value, gradient = moved, lower, turned
-        since += 1
-        if (not end.blocks and since > patience) or (end.blocks and memory.count == MEMORY and since > 2 * patience):
-            end.blocks, since = True, 0
-            curvature, memory = _fresh(problem, weights, l2, True)
-            continue
-        if memory.count == MEMORY:
-            memory.halve()
-        sets = len(l2)
-        memory.add(step.reshape(sets, -1), change.reshape(sets, -1), curvature.solve(change).reshape(sets, -1))
+    end = End(start, np.full(len(l2), np.inf), np.zeros(len(l2), int), blocks)
+    walk = Walk(problem, start, l2, blocks)
+    ended: list[tuple[np.ndarray, State]] = []
+    for iteration in range(goal.most + 1):
+        last = iteration == goal.most
+        over = (walk.aim() <= goal.tolerance) | walk.stuck | last
+        again = np.flatnonzero(over & ~walk.exact)
+        if len(again):
+            walk.settle(again)
+            # What was stuck may have been stuck for want of digits, which it has now.
+            over[again] = (walk.aim()[again] <= goal.tolerance) | last
+        if over.any():
+            done = np.flatnonzero(over)
+            places = walk.active[done]
+            ended.append((places, walk.state.pick(done)))
+            end.reached[places], end.iterations[places] = walk.reached[done], iteration
+            if over.all():
+                break
+            walk.pick(np.flatnonzero(~over))
+        walk.step()
+    order = np.argsort(np.concatenate([places for places, _ in ended]))
+    end.state, end.blocks = joined(problem.factor.at, [state for _, state in ended]).pick(order), walk.blocks
     return end
 
 
-def _fresh(problem: Problem, weights: np.ndarray, l2: np.ndarray, blocks: bool) -> tuple[Curvature, Memory]:
-    kind = Blocks if blocks else Kronecker
-    return kind(problem, weights, l2), Memory(len(l2), weights[0].size)
+class Walk:
+    """Sets on their way to their optima.
 
+    Args:
+        problem: as in `descend`.
+        state: where they stand.
+        l2: (set,).
+        blocks: whether to take `Blocks` from the start.
+    """
 
-@dataclass(frozen=True)
-class Point:
-    """Weights with what is known there."""
+    def __init__(self, problem: Problem, state: State, l2: np.ndarray, blocks: bool) -> None:
+        self.problem, self.state, self.l2, self.blocks = problem, state, l2, blocks
+        self.active = np.arange(len(l2))
+        """(set,) which of the sets that there were at the start."""
+        self.exact = np.zeros(len(l2), bool)
+        """(set,) whether the gradient is float64's."""
+        self.stuck = np.zeros(len(l2), bool)
+        """(set,) whether the last step led nowhere."""
+        self.fell: list[np.ndarray] = []
+        """(iteration, set) what the objective fell by."""
+        self.curvature: Curvature = (Blocks if blocks else Kronecker)(problem, state, l2)
+        self.memory = self._nothing()
+        self.solved = self.curvature.solve(state.gradient)
+        """H0 times the gradient."""
+        self.patience, self.since = blocks_cost(problem, len(l2)), 0
 
-    weights: np.ndarray
-    """(set, column, direction + 1)."""
-    value: np.ndarray
-    """(set,)."""
-    gradient: np.ndarray
-    """As the weights."""
+    def aim(self) -> np.ndarray:
+        """Choose where to go next; return the estimated distance from the optimum (set,), as a share of the objective.
+
+        What the objective is above its optimum is what it will fall by. It falls less and less, so what it fell by in
+        the last eighth of the iterations is about as much or more (Hestenes and Stiefel 1952, for conjugate gradients;
+        Strakos and Tichy 2002); so is half the decrement where the curvature is the true one.
+        """
+        at, sets, gradient = self.problem.factor.at, len(self.l2), self.state.gradient
+        along = self.memory.apply(gradient.reshape(sets, -1), self.solved.reshape(sets, -1))
+        self.direction = -along.reshape(gradient.shape)
+        self.slope = dot(at, gradient, self.direction)
+        left = np.maximum(-self.slope, dot(at, gradient, self.solved)) / 2
+        if recent := len(self.fell) // LATELY:
+            left = np.maximum(left, np.sum(self.fell[-recent:], axis=0))
+        self.reached = left / np.maximum(self.state.value, ZERO)
+        return self.reached
+
+    def settle(self, sets: np.ndarray) -> None:
+        """Compute some sets anew in float64."""
+        problem = self.problem.pick(sets)
+        self.state.put(sets, problem.settle(self.state.weights[sets], self.l2[sets]))
+        self.exact[sets] = True
+        self.solved = self.curvature.solve(self.state.gradient)
+
+    def step(self) -> None:
+        """Go one step on, and learn from it."""
+        step, change, fell, self.stuck = step_along(self.problem, self.state, self.direction, self.l2, self.slope)
+        self.fell.append(fell)
+        self.exact &= self.stuck
+        self.since += 1
+        if self.stuck.any():
+            self.memory = self._nothing()
+            return
+        sets = len(self.l2)
+        solved = self.curvature.solve(change)
+        self.memory.add(step.reshape(sets, -1), change.reshape(sets, -1), solved.reshape(sets, -1))
+        self.solved = self.solved + solved
+        if self.since > (2 * self.patience + RENEWED if self.blocks else self.patience):
+            self.blocks, self.since = True, 0
+            self.curvature = Blocks(self.problem, self.state, self.l2)
+            self.memory.rebase(self.curvature, self.problem.columns)
+            self.solved = self.curvature.solve(self.state.gradient)
+
+    def pick(self, sets: np.ndarray) -> None:
+        """Keep some of the sets."""
+        self.problem, self.state = self.problem.pick(sets), self.state.pick(sets)
+        for name in ("active", "l2", "exact", "stuck", "direction", "slope", "solved", "reached"):
+            setattr(self, name, getattr(self, name)[sets])
+        self.fell = [each[sets] for each in self.fell]
+        self.curvature.pick(sets)
+        self.memory.pick(sets)
+
+    def _nothing(self) -> Memory:
+        sets, columns, width = self.state.weights.shape
+        return Memory(self.problem.factor.at, sets, columns * width)
 
 
 def step_along(
-    problem: Problem, here: Point, direction: np.ndarray, l2: np.ndarray, slope: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return weights, values and gradients one step on, and which sets got lower (set,).
+    problem: Problem, here: State, direction: Array, l2: np.ndarray, slope: np.ndarray
+) -> tuple[Array, Array, np.ndarray, np.ndarray]:
+    """Move the state one step on; return the step, the gradient's change, the objective's fall, and which sets stay.
 
-    A step is good where the slope has lost a tenth and the objective did not rise; else the zero of the slope, which
-    is monotone, is sought by secants between the bounds that are known.
+    The features are passed over twice, whatever the number of points tried: once for the logits' change along the
+    direction, once for the gradient's. A point is good where the slope has lost a tenth and the objective did not
+    rise; else the zero of the slope, which is monotone, is sought by secants between the bounds that are known.
     """
-    length = np.ones(len(l2))
-    low, high = np.zeros(len(l2)), np.full(len(l2), np.inf)
-    rounding = 1e-14 * np.abs(here.value)
+    factor, at = problem.factor, problem.factor.at
+    sets, columns, width = direction.shape
+    rows = len(factor.turned)
+    narrow = at.cast(direction, factor.turned.dtype).reshape(-1, width)
+    along = (narrow @ factor.turned.T).reshape(sets, columns, rows)
+    inner = l2 * dot(at, here.weights[..., :-1], direction[..., :-1])
+    outer = l2 * dot(at, direction[..., :-1], direction[..., :-1])
+    penalty = l2 / 2 * dot(at, here.weights[..., :-1], here.weights[..., :-1])
+    length = np.ones(sets)
+    low, high = np.zeros(sets), np.full(sets, np.inf)
+    chances = at.empty(tuple(here.chances.shape), here.chances.dtype)
     for _ in range(TRIES):
-        moved = here.weights + length[:, None, None] * direction
-        value, gradient = problem.evaluate(moved, l2)
-        there = dot(gradient, direction)
-        good = (np.abs(there) <= 0.9 * np.abs(slope)) & (value <= here.value + rounding)
+        lengths = at.put(length, at.double)[:, None, None]
+        losses, slopes = problem.look(here.logits, lengths, along, chances, here.chances)
+        there = slope + slopes / rows + length * outer
+        value = losses / rows + penalty + length * inner + length**2 / 2 * outer
+        good = (np.abs(there) <= 0.9 * np.abs(slope)) & (value <= here.value + 0.01 * np.abs(slope))
         if good.all():
             break
         low = np.where(~good & (there < 0), length, low)
         high = np.where(~good & ~(there < 0), length, high)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            secant = length * slope / (slope - there)
-        secant = np.where(np.isfinite(secant) & (secant > 0), secant, length / 2)
-        wide = np.where(np.isfinite(high), high, 4 * length)
-        inside = np.clip(secant, low + 0.1 * (wide - low), wide - 0.1 * (wide - low))
-        length = np.where(good, length, inside)
-    return moved, value, gradient, good
+        length = np.where(good, length, _between(length, slope, there, low, high))
+    if not good.all():
+        bad = np.flatnonzero(~good)
+        length = np.where(good, length, 0.0)
+        chances[bad], value[bad] = here.chances[bad], here.value[bad]
+        lengths = at.put(length, at.double)[:, None, None]
+    step = lengths * direction
+    moved = here.move(at, step, lengths, along, chances, value)
+    change = at.cast(moved.reshape(sets * columns, rows) @ factor.turned, at.double).reshape(direction.shape) / rows
+    change[..., :-1] += at.put(l2, at.double)[:, None, None] * step[..., :-1]
+    here.gradient[...] += change
+    return step, change, -(slope + there) / 2 * length, ~good
+
+
+def _between(length: np.ndarray, slope: np.ndarray, there: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return (set,) where the secant through the slopes at 0 and at a length is zero, well inside the bounds."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        secant = length * slope / (slope - there)
+    secant = np.where(np.isfinite(secant) & (secant > 0), secant, length / 2)
+    wide = np.where(np.isfinite(high), high, 4 * length)
+    return np.clip(secant, low + 0.1 * (wide - low), wide - 0.1 * (wide - low))

@@ -60,6 +60,7 @@ class L2Path(ABC):
     Args:
         X: (row, width) standardised features.
         labels: of each set, (row,) targets.
+        device: where to work, see `arrays_for`.
     """
 
     metric: ClassVar[str]
@@ -67,7 +68,7 @@ class L2Path(ABC):
     """Tried strong to weak: the objective is mean loss + l2/2 |W|², the intercept free, features standardised."""
 
     @abstractmethod
-    def __init__(self, X: np.ndarray, labels: Sequence[np.ndarray]) -> None:
+    def __init__(self, X: np.ndarray, labels: Sequence[np.ndarray], device: str = "cpu") -> None:
         self.warnings: list[list[str]] = [[] for _ in labels]
         """Of each set."""
 
@@ -87,9 +88,9 @@ class Logistic(L2Path):
     strengths = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
     max_iterations = ITERATIONS
 
-    def __init__(self, X: np.ndarray, labels: Sequence[np.ndarray]) -> None:
-        super().__init__(X, labels)
-        self.solver = Solver(factorise(X), labels, iterations=self.max_iterations)
+    def __init__(self, X: np.ndarray, labels: Sequence[np.ndarray], device: str = "cpu") -> None:
+        super().__init__(X, labels, device)
+        self.solver = Solver(factorise(X, device), labels, iterations=self.max_iterations)
 
     def fit(self, l2s: Mapping[int, float]) -> Mapping[int, Linear]:
         """Fit some of the sets, each at its own strength, and keep what is to be said of those that stopped early."""
@@ -117,8 +118,8 @@ class Ridge(L2Path):
     metric = "r2"
     strengths = (1e3, 1e2, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 
-    def __init__(self, X: np.ndarray, labels: Sequence[np.ndarray]) -> None:
-        super().__init__(X, labels)
+    def __init__(self, X: np.ndarray, labels: Sequence[np.ndarray], device: str = "cpu") -> None:
+        super().__init__(X, labels, device)
         X = X.astype(np.float64)
         y = np.stack(labels).astype(np.float64)
         self.means = y.mean(axis=1)
@@ -168,7 +169,10 @@ def probe(kind: type[L2Path], train: Split, validation: Split, test: Split) -> P
 
 
 def probe_sets(
-    kind: type[L2Path], X: tuple[np.ndarray, np.ndarray, np.ndarray], labels: Sequence[tuple[np.ndarray, np.ndarray]]
+    kind: type[L2Path],
+    X: tuple[np.ndarray, np.ndarray, np.ndarray],
+    labels: Sequence[tuple[np.ndarray, np.ndarray]],
+    device: str = "cpu",
 ) -> list[Probed]:
     """Probe several label sets on the same features, as `probe` does each, sharing all that does not depend on labels.
 
@@ -181,6 +185,7 @@ def probe_sets(
         kind: `Logistic` or `Ridge`.
         X: features (row, width) of train, validation and test.
         labels: of each set, those of train and validation.
+        device: where to work, see `arrays_for`.
 
     Raises:
         DataError: a feature that is not finite.
@@ -189,12 +194,12 @@ def probe_sets(
     for name, part in zip(SPLITS, X, strict=True):
         check(part, f"features of the {name} part")
     scale = Standardise(train)
-    path = kind(scale(train), [of_train for of_train, _ in labels])
+    path = kind(scale(train), [of_train for of_train, _ in labels], device)
     held_out = scale(validation)
     best = _choose(path, held_out, [of_validation for _, of_validation in labels])
     both = np.concatenate([train, validation])
     scale = Standardise(both)
-    final = kind(scale(both), [np.concatenate(pair) for pair in labels])
+    final = kind(scale(both), [np.concatenate(pair) for pair in labels], device)
     for place, chosen in best.items():
         final.start(place, chosen.fitted)
     fitted = final.fit({place: chosen.l2 for place, chosen in best.items()})

@@ -8,19 +8,22 @@ together, in products as wide as all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from vlprobe.errors import DataError
-from vlprobe.probes.descent import ZERO, descend
+from vlprobe.probes.descent import ZERO, End, Goal, descend
 from vlprobe.probes.factor import Factor, factorise
-from vlprobe.probes.softmax import Problem
+from vlprobe.probes.softmax import Problem, State, joined
 
 TOLERANCE = 1e-6
 """Estimated distance of the objective from its optimum, as a share of its value, at which a fit stops."""
-CAUTION = 4
-"""Estimates were up to 2.5 times too small (separable rows, weak penalty): fits go on until this many times nearer."""
+CAUTION = 2
+"""Where curvature deceives, estimates were up to 1.3 times too small: fits go on until so many times nearer."""
+SURE = 40.0
+"""Logit of a class that is certain, to the last digit."""
 ITERATIONS = 1000
 """At most so many for each fit."""
 
@@ -56,6 +59,8 @@ class Fit:
     """Of the gap, as a share of the objective, from the curvature: what the fit was stopped by; sharper, no bound."""
     iterations: int
     """Steps taken."""
+    precision: str
+    """What the last steps were computed in, `float32` or `float64`; what is said here of the end is float64's."""
     met: bool
     """Whether estimate or gap is within the tolerance."""
 
@@ -87,20 +92,22 @@ class Fit:
 
 
 def fit_path(
-    X: np.ndarray,
+    X: Any,
     labels: Sequence[np.ndarray],
     l2s: Sequence[float],
     tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,
+    device: str | None = None,
 ) -> list[list[Fit]]:
     """Fit every set of labels at every strength.
 
     Args:
-        X: (row, width) features, finite; they need not be centred or scaled.
+        X: (row, width) features, finite, NumPy or torch; they need not be centred or scaled.
         labels: of each set, (row,) labels of any sortable kind. Sets may differ in their classes.
         l2s: strengths, above 0; each is started from the one before, so give them from strong to weak.
         tolerance: a fit stops when the estimated distance of its objective from the optimum is this share of it.
         iterations: at most so many for each fit; see `Fit.met`.
+        device: where to work: `cpu`, `cuda`, `cuda:1`, `auto`; where the features are, if absent.
 
     Returns:
         A list for each set, a fit for each strength.
@@ -108,7 +115,7 @@ def fit_path(
     Raises:
         DataError: features that are not finite, labels of another length, a strength that is not above 0.
     """
-    solver = Solver(factorise(X), labels, tolerance, iterations)
+    solver = Solver(factorise(X, device), labels, tolerance, iterations)
     steps = [solver.fit(dict.fromkeys(range(len(labels)), l2)) for l2 in l2s]
     return [[step[place] for step in steps] for place in range(len(labels))]
 
@@ -136,25 +143,32 @@ class Solver:
         self.factor = factor
         self.tolerance = tolerance
         self.iterations = iterations
-        rows, width = factor.turned.shape
+        rows = len(factor.X)
         for place, y in enumerate(labels):
             if np.shape(y) != (rows,):
                 raise DataError(f"label set {place} has shape {np.shape(y)}, the features have {rows} rows")
         indexed = [np.unique(y, return_inverse=True) for y in labels]
         self.classes = [classes for classes, _ in indexed]
-        self.problems = [Problem.of(factor, index[None], len(classes)) for classes, index in indexed]
-        self.weights = [_shares(problem.targets[0]) for problem in self.problems]
+        # One class only is the second of two, the first of which never comes.
+        self.labels = [index if len(classes) > 1 else index + 1 for classes, index in indexed]
+        self.columns = [1 if len(classes) == 2 else len(classes) for classes in self.classes]
+        self.states: dict[int, tuple[State, float]] = {}  # by set: where it stands, at which strength
+        self.weights: dict[int, np.ndarray] = {}  # by set: what the next fit is to start from instead
+        self.exact: Factor | None = None  # in float64, where float32 was not enough
         self.blocks: dict[int, bool] = {}  # by number of columns: whether the last fit took blocks
 
     def start(self, place: int, fit: Fit) -> None:
         """Start the next fit of a set from a fit on other rows; classes that it does not know start from nothing."""
         known = self.factor.weights(fit.coef, fit.intercept)
-        if len(fit.classes) == 2 < len(self.classes[place]):
+        classes, columns = self.classes[place], self.columns[place]
+        if len(fit.classes) == 2 < len(classes):
             known = np.concatenate([-known, known]) / 2
-        if len(known) == len(fit.classes) or np.array_equal(fit.classes, self.classes[place]):
-            at = np.isin(self.classes[place], fit.classes) if len(known) > 1 else np.array([True])
-            if at.sum() == len(known) and len(at) == len(self.weights[place]):
-                self.weights[place][at] = known
+        weights = self._shares(place)
+        if columns == 1 and np.array_equal(fit.classes, classes):
+            weights[:] = known
+        elif columns > 1 and len(known) == len(fit.classes) and np.isin(fit.classes, classes).all():
+            weights[np.isin(classes, fit.classes)] = known
+        self.weights[place] = weights
 
     def fit(self, l2s: Mapping[int, float]) -> dict[int, Fit]:
         """Fit some of the sets, each at its own strength.
@@ -170,51 +184,87 @@ class Solver:
                 raise DataError(f"l2 = {l2}: the strength of the penalty must be a number above 0")
         together: dict[int, list[int]] = {}
         for place in l2s:
-            together.setdefault(len(self.weights[place]), []).append(place)
+            together.setdefault(self.columns[place], []).append(place)
         fits: dict[int, Fit] = {}
         for places in together.values():
             fits |= self._fit(places, np.array([l2s[place] for place in places]))
         return fits
 
     def _fit(self, places: list[int], l2: np.ndarray) -> dict[int, Fit]:
-        problem = Problem(self.factor, np.concatenate([self.problems[place].targets for place in places]))
-        start = np.stack([self.weights[place] for place in places])
-        columns = start.shape[1]
+        at, columns = self.factor.at, self.columns[places[0]]
+        labels = at.put(np.stack([self.labels[place] for place in places]), at.whole)
+        problem = Problem(self.factor, labels, columns)
+        start = joined(
+            at, [self._standing(problem.pick(np.array([i])), place, l2[[i]]) for i, place in enumerate(places)]
+        )
         blocks = self.blocks.get(columns, False)
-        end = descend(problem, start, l2, self.tolerance / CAUTION, self.iterations, blocks)
+        end = descend(problem, start, l2, Goal(self.tolerance / CAUTION, self.iterations), blocks)
         self.blocks[columns] = end.blocks
-        weights, values, gradients = problem.settle(end.weights, l2)
-        norms = np.sqrt(np.einsum("bcq,bcq->b", gradients[..., :-1], gradients[..., :-1]))
+        short = self._short(end, l2)
+        finished = np.full(len(places), str(self.factor.turned.dtype).removeprefix("torch."))
+        if len(short) and finished[0] == "float32":
+            self._finish(problem, end, short, l2)
+            finished[short] = "float64"
+        coef, shifted = self.factor.coefficients(end.state.weights)
+        intercept = at.host(shifted - coef @ self.factor.mean)
+        coef = at.host(coef)
         fits = {}
         for i, place in enumerate(places):
-            self.weights[place] = weights[i]
-            coef, intercept = self.factor.coefficients(weights[i])
-            norm, value, strength = float(norms[i]), max(float(values[i]), 0.0), float(l2[i])
+            self.states[place] = end.state.pick(np.array([i])), float(l2[i])
+            norm, value, strength = float(end.state.norm[i]), max(float(end.state.value[i]), 0.0), float(l2[i])
             gap, estimate = norm**2 / 2 / strength, float(end.reached[i])
             fits[place] = Fit(
                 classes=self.classes[place],
-                coef=coef,
-                intercept=intercept,
+                coef=coef[i],
+                intercept=intercept[i],
                 l2=strength,
                 objective=value,
                 gradient=norm,
-                intercept_gradient=float(np.abs(gradients[i, :, -1]).max()),
+                intercept_gradient=float(end.state.slope[i]),
                 gap=gap,
                 distance=norm / strength,
                 estimate=estimate,
                 iterations=int(end.iterations[i]),
+                precision=str(finished[i]),
                 met=estimate <= self.tolerance or gap <= self.tolerance * max(value, ZERO),
             )
         return fits
 
+    def _short(self, end: End, l2: np.ndarray) -> np.ndarray:
+        """Return the sets that stopped before the target though they had iterations left."""
+        near = np.minimum(end.reached, end.state.norm**2 / 2 / l2 / np.maximum(end.state.value, ZERO))
+        return np.flatnonzero((near > self.tolerance) & (end.iterations < self.iterations))
 
-def _shares(targets: np.ndarray) -> np.ndarray:
-    """Return the optimum at endless l2, (column, direction + 1): no weights, the classes' shares as intercepts."""
-    weights = np.zeros_like(targets)
-    share = targets[:, -1]
-    if len(share) == 1:
-        share = np.minimum(share, 1 - np.finfo(np.float64).eps)  # one class only: as sure as can be written
-        weights[:, -1] = np.log(share / (1 - share))
-    else:
-        weights[:, -1] = np.log(share) - np.log(share).mean()
-    return weights
+    def _finish(self, problem: Problem, end: End, sets: np.ndarray, l2: np.ndarray) -> None:
+        """Go on in float64 where float32 got no further."""
+        if self.exact is None:
+            self.exact = self.factor.doubled()
+        at = self.factor.at
+        state = end.state.pick(sets)
+        state = replace(state, chances=at.cast(state.chances, at.double))
+        left = self.iterations - int(end.iterations[sets].max())
+        again = Problem(self.exact, problem.labels[sets], problem.columns)
+        more = descend(again, state, l2[sets], Goal(self.tolerance / CAUTION, left), end.blocks)
+        end.state.put(sets, replace(more.state, chances=at.cast(more.state.chances, at.single)))
+        end.reached[sets] = more.reached
+        end.iterations[sets] += more.iterations
+
+    def _standing(self, problem: Problem, place: int, l2: np.ndarray) -> State:
+        """Return where a set stands, under a new strength."""
+        if place in self.weights or place not in self.states:
+            weights = self.weights.pop(place, None)
+            known = self._shares(place) if weights is None else weights
+            return problem.settle(self.factor.at.put(known[None], self.factor.at.double), l2)
+        state, before = self.states[place]
+        return state.penalised(self.factor.at, np.array([before]), l2)
+
+    def _shares(self, place: int) -> np.ndarray:
+        """Return the optimum at endless l2, (column, direction + 1): no weights, the classes' shares as intercepts."""
+        columns = self.columns[place]
+        weights = np.zeros((columns, self.factor.turned.shape[1]))
+        share = np.bincount(self.labels[place]) / len(self.labels[place])
+        if columns > 1:
+            weights[:, -1] = np.log(share) - np.log(share).mean()
+        else:
+            weights[:, -1] = np.log(share[1] / share[0]) if share[0] else SURE
+        return weights

@@ -2,143 +2,241 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from vlprobe.probes.arrays import Array, Arrays
 from vlprobe.probes.factor import Factor
 
-CACHED = 1 << 17
-"""Logits of a block of rows: from the product to the gradient they stay in the processor's cache."""
-SETTLING = 5
+CACHED = 1 << 16
+"""Logits of a block of rows: from the product to the probabilities they stay in the processor's cache."""
+SETTLING = 6
 """Newton steps on the intercepts."""
 SETTLED = 1e-13
 """Slope along an intercept that is rounding."""
 
 
 @dataclass(frozen=True)
+class State:
+    """Where the fits of some sets stand; arrays have the axes (set, column, ...)."""
+
+    weights: Array
+    """(set, column, direction + 1) float64."""
+    gradient: Array
+    """As the weights; exact in float64 after `Problem.settle`, then moved along in the precision of the features."""
+    logits: Array
+    """(set, column, row) float64."""
+    chances: Array
+    """(set, column, row) probabilities, in the features' precision."""
+    value: np.ndarray
+    """(set,) objective."""
+    norm: np.ndarray
+    """(set,) of the gradient over the weights, when it was last exact."""
+    slope: np.ndarray
+    """(set,) largest slope along an intercept, when it was last exact."""
+
+    def pick(self, sets: np.ndarray) -> State:
+        """Return the state of some of the sets."""
+        return State(*(getattr(self, field.name)[sets] for field in fields(self)))
+
+    def put(self, sets: np.ndarray, other: State) -> None:
+        """Take over the state of some of the sets."""
+        for field in fields(self):
+            getattr(self, field.name)[sets] = getattr(other, field.name)
+
+    def move(self, at: Arrays, step: Array, length: Array, along: Array, chances: Array, value: np.ndarray) -> Array:
+        """Go one step, in place; return the probabilities' change."""
+        rows = self.logits.shape[2]
+        part = max(CACHED // (along.shape[0] * along.shape[1]), 64) if at.xp is np else rows
+        moved = along  # is read for the last time, block by block, before it is overwritten
+        self.weights[...] += step
+        self.value[...] = value
+        for start in range(0, rows, part):
+            block = slice(start, start + part)
+            self.logits[:, :, block] += length * along[:, :, block]
+            moved[:, :, block] = chances[:, :, block] - self.chances[:, :, block]
+            self.chances[:, :, block] = chances[:, :, block]
+        return moved
+
+    def penalised(self, at: Arrays, before: np.ndarray, now: np.ndarray) -> State:
+        """Return the state under other strengths of the penalty (set,): it needs no pass over the features."""
+        change = now - before
+        gradient = at.copy(self.gradient)
+        gradient[..., :-1] += at.put(change, at.double)[:, None, None] * self.weights[..., :-1]
+        squares = at.host((self.weights[..., :-1] ** 2).sum(axis=(1, 2)))
+        return replace(self, gradient=gradient, value=self.value + change / 2 * squares)
+
+
+def joined(at: Arrays, states: list[State]) -> State:
+    """Return the states of some sets as one."""
+    each = {field.name: [getattr(state, field.name) for state in states] for field in fields(State)}
+    return State(
+        **{
+            name: np.concatenate(parts) if isinstance(parts[0], np.ndarray) else at.xp.concatenate(parts)
+            for name, parts in each.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
 class Problem:
     """Label sets with the same number of columns of weights: one for two classes, else one for each class.
 
-    Arrays have the axes (set, column, row or direction + 1), so that sums over classes run along rows in memory, and
-    all sets go through one product.
+    All sets go through one product. Sums over classes run along rows in memory.
     """
 
     factor: Factor
     """The features."""
-    targets: np.ndarray
-    """(set, column, direction + 1): mean over rows of [the row is of the class] x, which is all that labels do here."""
-
-    @classmethod
-    def of(cls, factor: Factor, indices: np.ndarray, classes: int) -> Problem:
-        """Make the problem of labels (set, row), each from 0 to classes - 1."""
-        rows = len(factor.turned)
-        chosen = range(1, 2) if classes == 2 else range(classes)
-        targets = [[factor.turned[index == c].sum(axis=0) / rows for c in chosen] for index in indices]
-        return cls(factor, np.array(targets))
+    labels: Array
+    """(set, row) int64: class of each row."""
+    columns: int
+    """Of weights."""
 
     def pick(self, sets: np.ndarray) -> Problem:
         """Return the problem of some of the sets."""
-        return Problem(self.factor, self.targets[sets])
+        return replace(self, labels=self.labels[sets])
 
-    def evaluate(self, weights: np.ndarray, l2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the objectives (set,) and their gradients, shaped as the weights.
+    def settle(self, weights: Array, l2: np.ndarray) -> State:
+        """Compute logits, put the intercepts at their optimum, and compute objective and gradient: all in float64.
 
-        Args:
-            weights: (set, column, direction + 1); the last is the intercept, which is not penalised.
-            l2: (set,).
-        """
-        sets, columns, width = weights.shape
-        flat = weights.reshape(-1, width)
-        gradient = np.zeros_like(flat)
-        partition = np.zeros(sets)
-        for rows, chances, logs in self._chances(weights):
-            partition += logs
-            gradient += chances.reshape(sets * columns, -1) @ rows
-        gradient = gradient.reshape(weights.shape)
-        gradient /= len(self.factor.turned)
-        gradient -= self.targets
-        values = partition / len(self.factor.turned) - dot(weights, self.targets)
-        penalised = weights[..., :-1]
-        values += l2 / 2 * np.einsum("bcq,bcq->b", penalised, penalised)
-        gradient[..., :-1] += l2[:, None, None] * penalised
-        return values, gradient
-
-    def chances(self, weights: np.ndarray) -> np.ndarray:
-        """Return (set, column, row): the predicted probability of each class (of the second, for two)."""
-        return np.concatenate([chances for _, chances, _ in self._chances(weights)], axis=2)
-
-    def settle(self, weights: np.ndarray, l2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Put the intercepts at their optimum for the weights as they are.
-
-        Newton's method on the logits, which are computed once. Where rounding or a far start stops it, the intercepts
-        stay as good as they got; what is left shows in the gradient.
+        The features are read as they were given, so that nothing of how they were turned is left in the certificate.
+        The intercepts take Newton's method; where rounding or a far start stops it, they stay as good as they got, and
+        what is left shows in the gradient.
 
         Args:
             weights: (set, column, direction + 1).
             l2: (set,).
+        """
+        at, xp, factor = self.factor.at, self.factor.at.xp, self.factor
+        sets, columns, _ = weights.shape
+        rows = len(factor.X)
+        coef, intercept = factor.coefficients(weights)
+        flat = coef.reshape(sets * columns, -1)
+        logits = at.empty((sets, columns, rows), at.double)
+        for part, block in factor.blocks():
+            logits[:, :, part] = (flat @ block.T).reshape(sets, columns, -1)
+        logits += intercept[..., None]
+        chances, losses, shift = self._intercepts(logits)
+        logits += shift[..., None]
+        weights = at.copy(weights)
+        weights[..., -1] += shift
+        residual = chances.reshape(sets * columns, rows)
+        subtract(at, chances, self.labels)
+        gradient = at.zeros(tuple(flat.shape), at.double)
+        for part, block in factor.blocks():
+            gradient += residual[:, part] @ block
+        gradient = gradient.reshape(coef.shape) / rows
+        coef, _ = factor.coefficients(weights)
+        strength = at.put(l2, at.double)
+        gradient += strength[:, None, None] * coef
+        slopes = chances.mean(axis=2)
+        turned = xp.concatenate([gradient @ factor.basis, slopes[..., None]], axis=2)
+        subtract(at, chances, self.labels, -1)
+        return State(
+            weights=weights,
+            gradient=turned,
+            logits=logits,
+            chances=at.cast(chances, factor.turned.dtype),
+            value=losses / rows + l2 / 2 * at.host((coef * coef).sum(axis=(1, 2))),
+            norm=at.host(xp.sqrt((gradient * gradient).sum(axis=(1, 2)))),
+            slope=at.host(xp.amax(xp.abs(slopes), 1)),
+        )
+
+    def _intercepts(self, logits: Array) -> tuple[Array, np.ndarray, Array]:
+        """Return probabilities, summed losses and what to add to the intercepts (set, column)."""
+        at, xp = self.factor.at, self.factor.at.xp
+        sets, columns, _ = logits.shape
+        shares = at.zeros((sets, columns), at.double)
+        for c in range(columns):
+            shares[:, c] = at.cast(self.labels == (1 if columns == 1 else c), at.double).mean(axis=1)
+        chances = at.empty(tuple(logits.shape), at.double)
+        shift = at.zeros((sets, columns), at.double)
+        best, kept = np.full(sets, np.inf), at.copy(shift)
+        for step in range(SETTLING):
+            losses = self.look(logits, shift[..., None], None, chances)[0]
+            slope = chances.mean(axis=2) - shares
+            size = at.host(xp.amax(xp.abs(slope), 1))
+            better = size < best
+            improved = at.put(better, xp.bool)[:, None]
+            kept = xp.where(improved, shift, kept)
+            done = ~better | (size < SETTLED)
+            best = np.where(better, size, best)
+            if done.all() or step == SETTLING - 1:
+                break
+            bend = covariance(at, chances) + (1.0 if columns > 1 else 0.0)
+            bend += 1e-12 * at.eye(columns)
+            change = xp.linalg.solve(bend, slope[..., None])[..., 0]
+            shift = xp.where(at.put(done, xp.bool)[:, None], kept, kept - change)
+        if not better.all():
+            losses = self.look(logits, kept[..., None], None, chances)[0]
+        return chances, losses, kept
+
+    def look(
+        self, logits: Array, length: Array, along: Array | None, chances: Array, before: Array | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fill in the probabilities at logits + length x along (or + length), block by block.
 
         Returns:
-            Weights, objectives (set,) and gradients there.
+            (set,) summed losses, and (set,) sum of (probabilities - those before) x along, if both are given.
         """
-        sets, columns, width = weights.shape
-        moved, best = weights.copy(), np.full(sets, np.inf)
-        logits = (weights.reshape(-1, width) @ self.factor.turned.T).reshape(sets, columns, -1)
-        shift = np.zeros((sets, columns))
-        for _ in range(SETTLING):
-            chances = logits + shift[..., None]
-            (_sigmoid if columns == 1 else _softmax)(chances)
-            slope = chances.mean(axis=2) - self.targets[..., -1]
-            size = np.abs(slope).max(axis=1)
-            better = size < best
-            best = np.where(better, size, best)
-            moved[..., -1] = np.where(better[:, None], weights[..., -1] + shift, moved[..., -1])
-            if (~better | (size < SETTLED)).all():
-                break
-            bend = covariance(chances) + np.full((columns, columns), 1.0 if columns > 1 else 0.0)
-            bend[:, np.arange(columns), np.arange(columns)] += 1e-12
-            shift = shift - np.linalg.solve(bend, slope[..., None])[..., 0]
-        return moved, *self.evaluate(moved, l2)
-
-    def _chances(self, weights: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield, block by block, rows (row, direction + 1), probabilities and the summed log partition (set,)."""
-        sets, columns, width = weights.shape
-        flat = weights.reshape(-1, width)
-        turned = self.factor.turned
-        step = max(CACHED // len(flat), 256)
-        for start in range(0, len(turned), step):
-            rows = turned[start : start + step]
-            logits = (flat @ rows.T).reshape(sets, columns, -1)
-            yield rows, logits, (_sigmoid if columns == 1 else _softmax)(logits)
+        at, xp = self.factor.at, self.factor.at.xp
+        sets, columns, rows = logits.shape
+        losses, slopes = at.zeros((sets,), at.double), at.zeros((sets,), at.double)
+        step = max(CACHED // (sets * columns), 64) if xp is np else rows
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            z = logits[:, :, part] + (length if along is None else length * along[:, :, part])
+            losses += (sigmoid if columns == 1 else softmax)(at, z, self.labels[:, part], chances[:, :, part])
+            if along is not None and before is not None:
+                moved = chances[:, :, part] - before[:, :, part]
+                moved *= along[:, :, part]
+                slopes += moved.sum(axis=(1, 2))
+        return at.host(losses), at.host(slopes)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn logits into probabilities in place and return the summed log partition function (set,)."""
-    top = logits.max(axis=1, keepdims=True)
-    logits -= top
-    np.exp(logits, out=logits)
-    total = logits.sum(axis=1, keepdims=True)
-    logits /= total
-    return (top + np.log(total)).sum(axis=(1, 2))
+def softmax(at: Arrays, z: Array, labels: Array, chances: Array) -> Array:
+    """Turn logits (set, class, row) into probabilities, in place there, and return the summed losses (set,).
+
+    What is exponentiated is cast to the kind of the probabilities: it is at most 0.
+    """
+    xp = at.xp
+    z -= xp.amax(z, 1)[:, None]
+    sets, rows = z.shape[0], z.shape[2]
+    own = z[at.count(sets)[:, None], labels, at.count(rows)]
+    chances[...] = z
+    xp.exp(chances, out=chances)
+    total = chances.sum(axis=1, dtype=at.double)
+    chances /= at.cast(total, chances.dtype)[:, None]
+    return (xp.log(total) - own).sum(axis=1)
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    """As `_softmax`, for two classes of which the first has logit 0."""
-    small = np.exp(-np.abs(logits))
-    logs = (np.maximum(logits, 0) + np.log1p(small)).sum(axis=(1, 2))
-    np.divide(np.where(logits >= 0, 1, small), 1 + small, out=logits)
-    return logs
+def sigmoid(at: Arrays, z: Array, labels: Array, chances: Array) -> Array:
+    """As `softmax`, for two classes of which the first has logit 0: z is (set, 1, row)."""
+    xp = at.xp
+    small = xp.exp(-xp.abs(z))
+    # log(1 + exp(z)) - z for the second class: the sign of z is turned before anything is lost.
+    signed = xp.where(labels[:, None] == 1, -z, z)
+    losses = (signed.clip(min=0) + xp.log1p(small)).sum(axis=(1, 2))
+    chances[...] = xp.where(z >= 0, 1.0, small) / (1 + small)
+    return losses
 
 
-def covariance(chances: np.ndarray) -> np.ndarray:
+def subtract(at: Arrays, chances: Array, labels: Array, what: int = 1) -> None:
+    """Take 1 from the probability of each row's own class, in place."""
+    sets, columns, rows = chances.shape
+    if columns == 1:
+        chances[:, 0] -= what * labels
+    else:
+        chances[at.count(sets)[:, None], labels, at.count(rows)] -= what
+
+
+def covariance(at: Arrays, chances: Array) -> Array:
     """Return (set, column, column): the classes' covariance diag(p) - p p', averaged over (set, column, row)."""
-    result = -(chances @ chances.transpose(0, 2, 1)) / chances.shape[2]
-    diagonal = np.arange(chances.shape[1])
-    result[:, diagonal, diagonal] += chances.mean(axis=2)
-    return result
+    diagonal = chances.mean(axis=2)[:, :, None] * at.eye(chances.shape[1], chances.dtype)
+    return diagonal - chances @ chances.mT / chances.shape[2]
 
 
-def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return (set,): the inner product of each set's weights."""
-    return np.einsum("bcq,bcq->b", a, b)
+def dot(at: Arrays, a: Array, b: Array) -> np.ndarray:
+    """Return (set,) on the processor: the inner product of each set's weights."""
+    return at.host((a * b).sum(axis=(1, 2)))
