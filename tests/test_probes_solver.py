@@ -204,3 +204,11 @@ def test_wrong_input_is_refused():
             fit_path(X, [y], [l2])
     with pytest.raises(DataError, match=r"shape \(200,\)"):
         fit_path(X[:, 0], [y], [1.0])
+    with pytest.raises(DataError, match=r"label set 1, row 0: 0\.5 is no class: .* for numbers, use ridge regression"):
+        fit_path(X, [y, np.linspace(0.5, 1, len(y))], [1.0])
+    with pytest.raises(DataError, match=r"label set 0, row 2: nan is no class"):
+        fit_path(X, [np.where(np.arange(len(y)) == 2, np.nan, y)], [1.0])
+    with pytest.raises(DataError, match="label set 0: its labels cannot be sorted"):
+        fit_path(X, [np.array([None, *["a"] * (len(y) - 1)], dtype=object)], [1.0])
+    whole = fit_path(X, [y.astype(float)], [1.0])[0][0]
+    assert list(whole.classes) == [0.0, 1.0, 2.0]

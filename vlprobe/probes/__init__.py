@@ -20,8 +20,11 @@ CONTROLS = {
 }
 
 _HOMES = {
+    "ClosedForm": "vlprobe.probes.ridge",
     "Fit": "vlprobe.probes.logistic",
+    "Line": "vlprobe.probes.ridge",
     "fit_path": "vlprobe.probes.logistic",
+    "ridge_path": "vlprobe.probes.ridge",
 }
 """Name -> the module it lives in, imported when first asked for."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from vlprobe.probes.factor import check, factorise
 from vlprobe.probes.logistic import ITERATIONS, Fit, Solver
+from vlprobe.probes.ridge import ClosedForm
 from vlprobe.statistics import score
 from vlprobe.types import SPLITS
 
@@ -110,50 +111,21 @@ class Logistic(L2Path):
 
 
 class Ridge(L2Path):
-    """Ridge regression in closed form: one eigen-decomposition serves every strength and every set.
-
-    (1/n) |y - Xw - b|² / 2 + l2/2 |w|² is smallest at w = (X'X/n + l2 I)⁻¹ X'(y - mean y)/n, X being centred.
-    """
+    """Ridge regression in closed form, see `ridge.py`; on the processor, whatever the device."""
 
     metric = "r2"
     strengths = (1e3, 1e2, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 
     def __init__(self, X: np.ndarray, labels: Sequence[np.ndarray], device: str = "cpu") -> None:
         super().__init__(X, labels, device)
-        X = X.astype(np.float64)
-        y = np.stack(labels).astype(np.float64)
-        self.means = y.mean(axis=1)
-        self.values, self.vectors = np.linalg.eigh(X.T @ X / len(X))
-        self.along = self.vectors.T @ (X.T @ (y - self.means[:, None]).T / len(X))
+        self.closed = ClosedForm(X, labels)
 
     def fit(self, l2s: Mapping[int, float]) -> Mapping[int, Linear]:
         """Return the solutions at one strength each."""
-        inner = np.maximum(self.values, 0)
-        return {
-            place: Line(self.vectors @ (self.along[:, place] / (inner + l2)), float(self.means[place]))
-            for place, l2 in l2s.items()
-        }
+        return {place: self.closed.fit(place, l2) for place, l2 in l2s.items()}
 
     def start(self, place: int, fitted: Linear) -> None:
         """Do nothing: a closed form starts nowhere."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A map to one number."""
-
-    w: np.ndarray
-    """(width,)."""
-    b: float
-    """The intercept."""
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return (row,) numbers for (row, width) features."""
-        return X @ self.w + self.b
-
-    def loss(self, X: np.ndarray, y: np.ndarray) -> float:
-        """Return the mean squared error."""
-        return float(((self.predict(X) - y) ** 2).mean())
 
 
 def probe(kind: type[L2Path], train: Split, validation: Split, test: Split) -> Probed:

@@ -113,7 +113,8 @@ def fit_path(
         A list for each set, a fit for each strength.
 
     Raises:
-        DataError: features that are not finite, labels of another length, a strength that is not above 0.
+        DataError: features that are not finite, labels of another length or that are no classes, a strength that is
+            not above 0.
     """
     solver = Solver(factorise(X, device), labels, tolerance, iterations)
     steps = [solver.fit(dict.fromkeys(range(len(labels)), l2)) for l2 in l2s]
@@ -130,7 +131,7 @@ class Solver:
         iterations: see `fit_path`.
 
     Raises:
-        DataError: labels of another length than the features.
+        DataError: labels of another length than the features, or that are no classes.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class Solver:
         for place, y in enumerate(labels):
             if np.shape(y) != (rows,):
                 raise DataError(f"label set {place} has shape {np.shape(y)}, the features have {rows} rows")
-        indexed = [np.unique(y, return_inverse=True) for y in labels]
+        indexed = [_classes(np.asarray(y), place) for place, y in enumerate(labels)]
         self.classes = [classes for classes, _ in indexed]
         # One class only is the second of two, the first of which never comes.
         self.labels = [index if len(classes) > 1 else index + 1 for classes, index in indexed]
@@ -268,3 +269,21 @@ class Solver:
         else:
             weights[:, -1] = np.log(share[1] / share[0]) if share[0] else SURE
         return weights
+
+
+def _classes(y: np.ndarray, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes, sorted, and (row,) which of them each label is.
+
+    Raises:
+        DataError: labels that are numbers to be regressed, missing, or of kinds that cannot be sorted.
+    """
+    if y.dtype.kind in "fc" and not np.array_equal(y, np.round(y)):
+        row = int((y != np.round(y)).argmax())
+        raise DataError(
+            f"label set {place}, row {row}: {y[row]} is no class: classes are names or whole numbers; for numbers, use "
+            "ridge regression (ridge_path)"
+        )
+    try:
+        return np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise DataError(f"label set {place}: its labels cannot be sorted ({error}); is one missing?") from None
