@@ -31,6 +31,28 @@ def image_inside(folder: Path, name: str, place: str) -> Path:
     return folder / name
 
 
+def image_size(image: Path | bytes, place: str = "") -> tuple[int, int]:
+    """Return (width, height) in pixels as the file's header says, without decoding it.
+
+    Args:
+        image: a file, or the bytes of one.
+        place: the file and row that name it, for messages.
+
+    Raises:
+        BadRow: no such file, or not an image.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+                return opened.size
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        name = str(image) if isinstance(image, Path) else "the embedded image"
+        raise BadRow(place or name, f"{name} cannot be opened ({error}); it is missing, or no image") from None
+
+
 def open_image(image: Path | bytes, place: str = "") -> Image.Image:
     """Decode an image fully and return it as RGB, turned as its EXIF orientation says.
 

@@ -44,3 +44,11 @@ class Encoder(ABC):
         Raises:
             BadRow: an example cannot be encoded (undecodable image, text longer than the model takes).
         """
+
+    def length(self, example: Example) -> tuple[float, ...]:
+        """Return what sorts examples into batches, so that neighbours spend little on padding; here, of their texts.
+
+        Raises:
+            BadRow: an image cannot be opened.
+        """
+        return (len(example.text or ""),)

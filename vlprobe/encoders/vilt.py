@@ -20,6 +20,7 @@ from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
 from vlprobe.exact import exact
+from vlprobe.images import image_size
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"vilt": "ViltModel"}
@@ -142,6 +143,14 @@ class Vilt(Encoder):
             pooled(layer, states) if layer == "joint.pooler" else Hidden(layer, states, role, word, box)
             for layer, states in joint.layers.items()
         ]
+
+    def length(self, example: Example) -> tuple[float, ...]:
+        """Return rows or columns of patches on the longer side of its image, and the length of its text."""
+        longer = 0
+        if example.image is not None:
+            sides = image_size(example.image, example.place)
+            longer = round(self.side * max(sides) / min(sides))
+        return (longer, len(example.text or ""))
 
     def states(
         self,

@@ -110,12 +110,12 @@ class Chunk:
         return {name: self._section(name, rows) for name, rows in self.rows.items()}
 
     def _batches(self, batch_size: int) -> Iterator[list[Forward]]:
-        """Yield neighbours in length, so that little is spent on padding, all with the same modalities."""
+        """Yield neighbours in length, all with the same modalities."""
         alike: dict[tuple[bool, bool], list[Forward]] = {}
         for each in self.passes:
             alike.setdefault((each.example.text is None, each.example.image is None), []).append(each)
         for _, inside in sorted(alike.items()):
-            inside.sort(key=lambda each: (len(each.example.text or ""), each.name))
+            inside.sort(key=lambda each: (*self.encoder.length(each.example), each.name))
             yield from (inside[start : start + batch_size] for start in range(0, len(inside), batch_size))
 
     def _run(self, batch: Sequence[Forward]) -> None:
