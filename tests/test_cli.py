@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 
 from toys import COLOURS, png
 from vlprobe import cli
+from vlprobe.store import default_folder
 
 OWN = """
 from toys import Toy
@@ -125,7 +127,29 @@ def test_plan_computes_nothing(world, capsys):
     out = capsys.readouterr().out
     assert "forward passes: 111" in out  # of 120: nine mismatched pictures are equal
     assert "probes: 10 to compute, 0 done" in out
+    assert re.search(r"  mine: 111, about [\d.]+ s at [\d.e+]+ a second\ntime: about [\d.]+ s in one process", out)
+    assert re.search(
+        r"features: [\de.-]+ GB; [\d.e+]+ GB are free in \S+/features\nmemory: [\d.]+ GB in the trial", out
+    )
+    assert not list(default_folder().rglob("*.safetensors"))
     assert not (world.folder / "results").exists()
+
+
+def test_plan_says_what_is_in_the_store(world, capsys):
+    world.study["conditions"] = ["matched"]
+    assert world() == 0
+    world.study["conditions"] = ["matched", "mismatched"]
+    capsys.readouterr()
+    assert world("--output", "elsewhere", command="plan") == 0
+    assert re.search(r"  mine: 51, about .* a second; 60 more are in the store\n", capsys.readouterr().out)
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_runs(world, capsys, monkeypatch):
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 10)
+    assert world() == 1
+    said = capsys.readouterr().err
+    assert "GB, and" in said and "name a `store` on a larger disk, keep them as `dtype: float16`" in said
+    assert not list(default_folder().rglob("*.safetensors"))
 
 
 def test_plan_counts_what_is_left_out(world, capsys):

@@ -14,7 +14,7 @@ FLOORS = [
     ["__main__"],
     ["cli", "__init__"],
     ["study"],
-    ["run", "provenance", "report", "zoo"],
+    ["run", "estimate", "provenance", "report", "zoo"],
     ["plan", "findings", "audit"],
     ["extraction", "results", "study_file", "comparisons", "listening"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],

@@ -15,10 +15,12 @@ CONDITIONS = ["matched", "mismatched", "text-only", "image-only", "matched>misma
 
 
 def study(folder, models=None, tasks=None, **settings):
-    values = {"name": "toy", "models": ["x:y"], "tasks": ["z"], "output": str(folder)}
+    models = models or [Toy()]
+    specs = [f"toy:{number}" for number in range(len(models))]
+    values = {"name": "toy", "models": specs, "tasks": ["z"], "output": str(folder)}
     values |= {"store": str(folder / "features")} | settings
     opened = Study.from_settings(**values)
-    opened._models = models or [Toy()]
+    opened._models = models
     opened._tasks = tasks or [colour_task()]
     return opened
 

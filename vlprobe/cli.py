@@ -112,11 +112,25 @@ def plan(
     device: Device = None,
     batch_size: BatchSize = None,
 ) -> None:
-    """Say what a study would compute, without computing it."""
+    """Say what a study would compute, and, from a trial of some inputs, how long that takes; compute nothing."""
+    from vlprobe.estimate import estimate, free_space, peak_memory, probe_memory
+
     opened = _open(study, seed, output, limit=limit, device=device, batch_size=batch_size)
     made = opened.plan()
+    store = opened.store().folder
     typer.echo(f"forward passes: {made.forward_passes:,}")
-    typer.echo(f"features: {made.feature_bytes / 1e9:.3g} GB")
+    tried = estimate(made, opened.file)
+    for each in tried:
+        kept = f"; {each.stored:,} more are in the store" if each.stored else ""
+        pace = f", about {_duration(each.seconds)} at {each.rate:.3g} a second" if each.tried else ""
+        typer.echo(f"  {each.model}: {each.inputs:,}{pace}{kept}")
+    if made.forward_passes:
+        typer.echo(f"time: about {_duration(sum(each.seconds for each in tried))} in one process, probes not counted")
+    typer.echo(f"features: {made.feature_bytes / 1e9:.3g} GB; {free_space(store) / 1e9:.3g} GB are free in {store}")
+    said = (
+        f"memory: {peak_memory() / 1e9:.2g} GB in the trial, about {probe_memory(made) / 1e9:.2g} GB more for a probe"
+    )
+    typer.echo(said)
     typer.echo(f"probes: {made.probes:,} to compute, {made.done:,} done")
     for note in made.notes:
         typer.echo(f"note: {note}")
@@ -163,6 +177,13 @@ def _open(path: Path, seed: int | None, output: Path | None, **settings: int | s
 
     seeds, place = (None if seed is None else [seed]), (None if output is None else str(output))
     return Study.from_file(path, seeds=seeds, output=place, **settings)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def _part(shard: str) -> tuple[int, int]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vlprobe import listening
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
-from vlprobe.extraction import Extraction, ImageDigests, forwards, layers_of, request
-from vlprobe.extraction import lacking as waiting_passes
+from vlprobe.extraction import Extraction, Forward, ImageDigests, forwards, lacking, layers_of, request
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
@@ -83,6 +84,20 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What one model would still be run on."""
+
+    model: Encoder
+    """The model."""
+    passes: tuple[Forward, ...]
+    """The inputs."""
+    stored: int
+    """Other inputs that are asked for, whose representations are in the store."""
+    size: int
+    """Bytes that the pooled rows would take on disk."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a study would compute."""
 
@@ -94,14 +109,22 @@ class Plan:
     """Rows left out, and why."""
     images: Mapping[str, str]
     """Image file -> sha256, of all that models are shown."""
-    forward_passes: int
-    """Inputs that the models would still be run on."""
-    feature_bytes: int
-    """Disk that their pooled rows would take."""
+    waiting: tuple[Waiting, ...]
+    """What the models of cells that lack results would still be run on."""
     probes: int
     """Results that are still to be computed, controls counted."""
     done: int
     """Results that are there already."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Inputs that the models would still be run on."""
+        return sum(len(each.passes) for each in self.waiting)
+
+    @property
+    def feature_bytes(self) -> int:
+        """Disk that their pooled rows would take."""
+        return sum(each.size for each in self.waiting)
 
 
 def make_plan(
@@ -137,7 +160,11 @@ def make_plan(
                 error.add_note(f"while preparing task {task.name}, seed {seed}")
                 raise
     cells.sort(key=lambda cell: [model.name for model in models].index(cell.model.name))
-    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images.files(), *_cost(cells, store, done))
+    probes, there, unfinished = _progress(cells, store, done)
+    waiting = _waiting(unfinished, store, file.dtype)
+    return Plan(
+        tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images.files(), tuple(waiting), probes, there
+    )
 
 
 def _layers(file: StudyFile, models: Sequence[Encoder], model: Encoder) -> tuple[str, ...]:
@@ -243,23 +270,31 @@ def _key(trained: Extraction, tested: Extraction, part: Mapping[str, str], asked
     )
 
 
-def _cost(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[int, int, int, int]:
-    """Return (forward passes, bytes of features, probes to do, results there)."""
+def _progress(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[int, int, list[Cell]]:
+    """Return (results to do, results there, cells that lack some)."""
     wanted: dict[str, bool] = {}
-    lacking: dict[str, list[Cell]] = {}
+    lacking: list[Cell] = []
     for cell in cells:
         results = cell.wanted(store)
         wanted |= {result.key: result.key in done for result in results}
         if not all(result.key in done for result in results):
-            lacking.setdefault(cell.model.name, []).append(cell)
-    passes = size = 0
-    for inside in lacking.values():
-        extractions = {each.key: each for cell in inside for each in (cell.trained, cell.tested)}
-        home = inside[0].trained.home
-        waiting = waiting_passes(home, forwards(extractions.values()), store)
-        asked = (question.example.target for each in waiting for question in each.questions)
-        passes += len(waiting)
-        rows = sum(target is not None for targets in asked for target in targets)
-        size += rows * sum(inside[0].model.layers.values()) * 4
+            lacking.append(cell)
     there = sum(wanted.values())
-    return passes, size, len(wanted) - there, there
+    return len(wanted) - there, there, lacking
+
+
+def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:
+    """Return, of each model, what its cells lack in the store."""
+    by_model: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_model.setdefault(cell.model.name, []).append(cell)
+    found = []
+    for inside in by_model.values():
+        model = inside[0].model
+        every = forwards({each.key: each for cell in inside for each in (cell.trained, cell.tested)}.values())
+        passes = lacking(inside[0].trained.home, every, store)
+        asked = (question.example.target for each in passes for question in each.questions)
+        rows = sum(target is not None for targets in asked for target in targets)
+        size = rows * sum(model.layers.values()) * np.dtype(dtype).itemsize
+        found.append(Waiting(model, tuple(passes), len(every) - len(passes), size))
+    return found

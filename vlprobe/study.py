@@ -129,11 +129,13 @@ class Study:
         Raises:
             VlprobeError: with the task, model and example in its notes.
         """
+        from vlprobe.estimate import check_space
         from vlprobe.provenance import describe
         from vlprobe.run import run
 
         results = self.results()
         plan = self.plan()
+        check_space(plan, self.store().folder)
         results.describe(describe(self.file, self.models(), self.tasks(), plan))
         with self._workplace(engine) as workplace:
             return run(plan, results, workplace, progress)
@@ -150,12 +152,15 @@ class Study:
             StudyError: a part that is not one of them.
             VlprobeError: with the task and model in its notes.
         """
+        from vlprobe.estimate import check_space
         from vlprobe.run import represent
 
         if not 1 <= shard[0] <= shard[1]:
             raise StudyError(f"shard {shard[0]}/{shard[1]}: give K/N with K from 1 to N, e.g. 3/16")
+        plan = self.plan()
+        check_space(plan, self.store().folder)
         with self._workplace(engine) as workplace:
-            return represent(self.plan(), self.results(), workplace, shard, progress)
+            return represent(plan, self.results(), workplace, shard, progress)
 
     @contextmanager
     def _workplace(self, engine: Engine | None) -> Iterator[Workplace]:

@@ -14,6 +14,7 @@ from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.extraction.jobs import Asked, jobs
 from vlprobe.extraction.questions import (
     Extraction,
+    Forward,
     ImageDigests,
     forwards,
     lacking,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Extraction",
+    "Forward",
     "ImageDigests",
     "compute",
     "extract",
