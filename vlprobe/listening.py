@@ -163,7 +163,7 @@ def _mdl(layer: Layer) -> dict[str, Heard]:
     )
     labels = [np.concatenate(layer.labels(control)) for control in SHUFFLED]
     heard = {}
-    for control, y, code in zip(SHUFFLED, labels, online_code(X, labels, group, layer.seed), strict=True):
+    for control, y, code in zip(SHUFFLED, labels, online_code(X, labels, group, layer.seed, layer.device), strict=True):
         heard[control] = Heard(
             probe="mdl",
             metric="compression",

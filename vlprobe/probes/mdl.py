@@ -52,7 +52,9 @@ class Code:
         return self.uniform / self.length
 
 
-def online_code(X: np.ndarray, labels: Sequence[np.ndarray], group: np.ndarray, seed: int) -> list[Code]:
+def online_code(
+    X: np.ndarray, labels: Sequence[np.ndarray], group: np.ndarray, seed: int, device: str = "cpu"
+) -> list[Code]:
     """Code several sets of labels, given the same features, which sender and receiver both have.
 
     Features are standardised over all rows. Groups come in an order drawn from the seed, and a block ends where a group
@@ -65,6 +67,7 @@ def online_code(X: np.ndarray, labels: Sequence[np.ndarray], group: np.ndarray, 
         labels: of each set, (row,).
         group: (row,) names; rows of one group are never on both sides of a block's end.
         seed: draws the order.
+        device: where probes are fitted, see `arrays_for`.
 
     Raises:
         DataError: a feature that is not finite, one class only, fewer groups than blocks, labels or groups of another
@@ -82,7 +85,7 @@ def online_code(X: np.ndarray, labels: Sequence[np.ndarray], group: np.ndarray, 
             for coder in coders:
                 coder.send(coded, np.full((1, len(coded), len(coder.classes)), 1 / len(coder.classes)))
             continue
-        solver = Solver(factorise(scaled[sent]), [coder.index[sent] for coder in coders])
+        solver = Solver(factorise(scaled[sent], device), [coder.index[sent] for coder in coders])
         chances: list[list[np.ndarray]] = [[] for _ in coders]
         for strength in STRENGTHS:
             for place, fit in solver.fit(dict.fromkeys(range(len(coders)), strength / start)).items():
