@@ -80,6 +80,16 @@ def test_it_trains_on_one_thread_and_gives_the_others_back(monkeypatch, trained)
     assert set(seen) == {1} and torch.get_num_threads() == 2
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_finds_what_the_processor_finds():
+    train, validation, test = parts(crossed)
+    for answer in (
+        lambda device: mlp(train, validation, test, seed=0, device=device).predicted,
+        lambda device: salin2022(train, test, 0, Protocol(epochs=5), device).predicted,
+    ):
+        assert (answer("cuda") == answer("cpu")).mean() > 0.95
+
+
 def test_test_targets_take_no_part_and_the_global_generator_is_left_alone():
     train, validation, test = parts(crossed, 200)
     before = torch.random.get_rng_state()

@@ -97,7 +97,7 @@ def _beside(name: str, probed: Mapping[str, Any]) -> list[str]:
     unit = UNITS.get(probed["metric"], "")
     return [
         f"{escape(name)} {_number(probed['score'])}{unit}",
-        f"[dim]  shuffled {_number(probed['shuffled'])}{unit}[/dim]",
+        f"[dim]shuffled {_number(probed['shuffled'])}{unit}[/dim]",
     ]
 
 
