@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
-from scipy.stats import binomtest, permutation_test, t
+from scipy.stats import binomtest, norm, permutation_test, t
 from sklearn.metrics import accuracy_score, r2_score
 
-from vlprobe.comparisons import compare, compare_losses, holm, pool, shared, tango
+from vlprobe.comparisons import compare, compare_losses, elsewhere, holm, pool, shared
 from vlprobe.errors import DataError
 from vlprobe.exchange import drawn_p, exact_p
+from vlprobe.statistics import tango
 from vlprobe.types import Predictions
 
 
@@ -203,6 +204,49 @@ def test_seeds_are_pooled_and_groups_stay_groups():
     assert twice.interval == pytest.approx(alone.interval)
     new = pool({0: a, 1: replace(a, group=np.char.add("other", a.group))})
     assert compare(new, pool({0: b, 1: replace(b, group=np.char.add("other", b.group))}), 0).p < alone.p
+
+
+def of_thirds(probe):
+    """Return a probe's answers as if three seeds had tested a third of the items each."""
+    thirds = [Predictions(*(column[seed::3] for column in astuple(probe))) for seed in range(3)]
+    return pool(dict(enumerate(thirds)))
+
+
+def test_seeds_that_test_what_others_trained_on_are_not_counted_as_independent():
+    """One in three pairs of seed and item is a test: variances are 1 + 2/3 times as large, by scipy."""
+    rng = np.random.default_rng(14)
+    group, y = np.repeat(np.arange(20), 6), rng.normal(size=120)
+    numbered = [numbers(y, y + rng.normal(0, width, 120), group) for width in (0.8, 1.1)]
+    named = [answers(rng.random(120) < chance, group) for chance in (0.8, 0.65)]
+    for pair in (numbered, named):
+        alone, parted = compare(*pair, 0), compare(*map(of_thirds, pair), 0)
+        assert (parted.n, parted.groups) == (alone.n, alone.groups)
+        assert parted.difference == pytest.approx(alone.difference)
+        assert parted.p == pytest.approx(2 * norm.sf(norm.isf(alone.p / 2) / np.sqrt(5 / 3)), rel=0.05)
+        wider = np.diff(parted.interval) / np.diff(alone.interval)
+        assert wider == pytest.approx(np.sqrt(5 / 3), rel=1e-6 if pair is numbered else 0.05)
+        assert parted.smallest > 1.2 * alone.smallest
+
+
+def test_elsewhere_counts_what_seeds_did_not_test():
+    ids = np.array([f"e{i}" for i in range(9)])
+    a = Predictions(ids, np.zeros(9, np.int32), ids, ids, ids)
+    words = replace(a, id=np.repeat(ids[:3], 3), index=np.tile(np.arange(3), 3).astype(np.int32))
+    half = Predictions(*(column[:5] for column in astuple(a)))
+    assert elsewhere(a.id) == elsewhere(pool({7: a}).id) == elsewhere(pool({0: a, 1: a, 2: a}).id) == 0
+    assert elsewhere(pool({0: words, 1: words}).id) == 0
+    assert elsewhere(of_thirds(a).id) == pytest.approx(2 / 3)
+    assert elsewhere(pool({0: a, 1: half}).id) == pytest.approx(4 / 18)
+    assert elsewhere(ids[:0]) == 0
+
+
+def test_with_seeds_that_test_other_items_six_groups_are_too_few():
+    pair = [answers(np.full(18, right), np.repeat(np.arange(6), 3)) for right in (True, False)]
+    alone, parted = compare(*pair, 0), compare(*map(of_thirds, pair), 0)
+    assert alone.p == pytest.approx(2 / 2**6) and alone.smallest <= 1
+    assert parted.p > 0.05 and np.isnan(parted.smallest)
+    same = compare(of_thirds(pair[0]), of_thirds(pair[0]), 0)
+    assert (same.p, same.difference) == (1, 0)
 
 
 def test_holm_by_its_definition():

@@ -4,9 +4,10 @@ One noun, `Comparison`, made by `compare`, and by `compare_losses` of two differ
 compared: the rows of one group share their luck.
 
 Several seeds: each has a split, and so a test part, of its own. `pool` puts the items of all seeds together; a group
-that is tested under several seeds stays one group, so that testing an image twice does not count as two images. What
-the numbers then speak of is these probes on other test groups; that another train part would have given other probes
-is in them only as far as the seeds' probes differ.
+that is tested under several seeds stays one group, so that testing an image twice does not count as two images. Where
+the seeds do not test the same items, one tests what another was trained on, and their luck is not independent: every
+variance is multiplied by 1 + `elsewhere` (in the spirit of Nadeau & Bengio 2003). benchmarks/retraining.md shows how
+often two probes that know the same are then told apart.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import numpy as np
 
 from vlprobe.errors import DataError
 from vlprobe.exchange import drawn_p, exact_p
-from vlprobe.statistics import LEVEL, by_group, effective_rows, jackknife, ratio, score, student, terms
+from vlprobe.statistics import LEVEL, by_group, effective_rows, jackknife, ratio, score, student, tango, terms
 from vlprobe.types import Predictions
 
 POWER = 0.8
 """Chance of showing a difference of the size that `Comparison.smallest` names."""
-FEWEST = 6
-"""With fewer groups no exchange is rare enough: 2 of 2^5 is more than 5 %."""
+SEED = "\x1f"
+"""Stands between the seed and the example in the ids of pooled answers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Comparison:
     """Groups that they belong to."""
     smallest: float
     """The smallest difference that a test part like this one shows four times out of five (two-sided, 5 %); NaN where
-    none can be shown: fewer than six groups, or two probes that answered the very same numbers."""
+    none can be shown: fewer than six groups (up to nine where seeds test other items), or two probes that answered
+    the very same numbers."""
     scores: tuple[float, float]
     """Of the first and of the second, on these items; the two losses, where losses are compared."""
 
@@ -103,11 +105,45 @@ def _compared(probes: Sequence[Predictions], signs: tuple[int, ...], seed: int) 
     gain = sums[:, ::width] @ signs
     scores = [score(each.target, each.predicted, metric) for each in probes]
     sides = scores if len(probes) == 2 else [scores[0] - scores[1], scores[2] - scores[3]]
+    wider = 1 + elsewhere(first.id)
     if metric == "accuracy":
-        p, (low, high, smallest) = exact_p(gain.astype(int)), _of_accuracies(rows[:, ::width] @ signs, sums, signs)
+        p, (low, high, smallest) = (
+            exact_p(gain.astype(int)),
+            _of_accuracies(rows[:, ::width] @ signs, sums, signs, wider),
+        )
     else:
-        p, (low, high, smallest) = drawn_p(gain, seed), _of_r2(sums, signs)
-    return Comparison(sides[0] - sides[1], (low, high), p, len(first.id), len(sums), smallest, (sides[0], sides[1]))
+        p, (low, high, smallest) = drawn_p(gain, seed), _of_r2(sums, signs, wider)
+    difference = sides[0] - sides[1]
+    return Comparison(
+        difference, (low, high), _widened(p, wider), len(first.id), len(sums), smallest, (sides[0], sides[1])
+    )
+
+
+def elsewhere(ids: np.ndarray) -> float:
+    """Return how many of the pairs of a seed and a tested example are no test: the seed may have been trained on it.
+
+    0 for one seed, and where all seeds test the same examples; near 2/3 for many seeds that test a third each.
+
+    Args:
+        ids: (row,) as `pool` names them.
+    """
+    tested = np.unique(ids)
+    if not len(tested) or SEED not in tested[0]:
+        return 0.0
+    seeds, _, examples = np.char.partition(tested, SEED).T
+    return 1 - len(tested) / (len(np.unique(seeds)) * len(np.unique(examples)))
+
+
+def _widened(p: float, wider: float) -> float:
+    """Return the two-sided p of a deviation whose variance is so many times as large as p takes it to be."""
+    from scipy.special import ndtr, ndtri
+
+    return p if wider <= 1 else float(2 * ndtr(ndtri(p / 2) / math.sqrt(wider)))
+
+
+def _fewest(wider: float) -> int:
+    """Return the fewest groups that can be significant, all of them for one side: six, where variances are as found."""
+    return next(groups for groups in range(2, 100) if _widened(2.0 ** (1 - groups), wider) <= LEVEL)
 
 
 def _error(sums: np.ndarray, signs: tuple[int, ...]) -> tuple[float, float]:
@@ -120,18 +156,21 @@ def _error(sums: np.ndarray, signs: tuple[int, ...]) -> tuple[float, float]:
     return float(difference(sums.sum(axis=0, keepdims=True))[0]), jackknife(sums, difference)
 
 
-def _of_r2(sums: np.ndarray, signs: tuple[int, ...]) -> tuple[float, float, float]:
+def _of_r2(sums: np.ndarray, signs: tuple[int, ...], wider: float) -> tuple[float, float, float]:
     """Return (low, high, smallest): the difference, and Student's t times its jackknife error to both sides."""
     groups = len(sums)
     if groups < 2:
         return math.nan, math.nan, math.nan
     difference, error = _error(sums, signs)
+    error *= math.sqrt(wider)
     t = student(groups, 1 - LEVEL / 2)
-    shown = groups >= FEWEST and error > 0
+    shown = groups >= _fewest(wider) and error > 0
     return difference - t * error, difference + t * error, (t + student(groups, POWER)) * error if shown else math.nan
 
 
-def _of_accuracies(gain: np.ndarray, sums: np.ndarray, signs: tuple[int, ...]) -> tuple[float, float, float]:
+def _of_accuracies(
+    gain: np.ndarray, sums: np.ndarray, signs: tuple[int, ...], wider: float
+) -> tuple[float, float, float]:
     """Return (low, high, smallest) of a difference of accuracies, or of a difference of such differences.
 
     As many items are counted as there would be independent ones with the same jackknife error over groups. Of two
@@ -141,19 +180,20 @@ def _of_accuracies(gain: np.ndarray, sums: np.ndarray, signs: tuple[int, ...]) -
     cells, right or wrong by the first and by the second (Agresti & Min 2005), or an eighth to each of the sixteen of
     four probes: those that never differ would have none. `smallest` is made larger where few answers differ: p moves
     in steps then, of which half a one is added, as in Yates's correction; and no fewer than six that differ, all in one
-    direction, can be significant.
+    direction, can be significant (`_fewest`).
 
     Args:
         gain: (row,) sum of signs of the probes that are right.
         sums: (group, terms of the first, of the next, ...).
         signs: (probe,) 1 or -1.
+        wider: how many times as large the variance is as that between groups.
     """
     groups = len(sums)
     if groups < 2:
         return math.nan, math.nan, math.nan
     difference, error = _error(sums, signs)
     square, added, most = float((gain**2).mean()), len(signs) / 2, len(signs) / 2
-    items = effective_rows(square - difference**2, error, len(gain), groups)
+    items = effective_rows(square - difference**2, error, len(gain), groups) / wider
     t = student(groups, 1 - LEVEL / 2)
     middle = difference * items / (items + 2)
     error = math.sqrt(((square * items + added) / (items + 2) - middle**2) / (items + 2))
@@ -161,44 +201,17 @@ def _of_accuracies(gain: np.ndarray, sums: np.ndarray, signs: tuple[int, ...]) -
         low, high = tango((square + difference) / 2, (square - difference) / 2, items, t)
     else:
         low, high = max(middle - t * error, -most), min(middle + t * error, most)
-    if groups < FEWEST:
+    if groups < _fewest(wider):
         return low, high, math.nan
     step = max(int(np.gcd.reduce((sums[:, :: sums.shape[1] // len(signs)] @ signs).astype(int))), 1) / len(gain)
-    return low, high, min(max((t + student(groups, POWER)) * error + step, _six_of(items)), most)
+    return low, high, min(max((t + student(groups, POWER)) * error + step, _share_of(_fewest(wider), items)), most)
 
 
-def tango(up: float, down: float, items: float, t: float) -> tuple[float, float]:
-    """Return the score interval of a difference of paired proportions (Tango 1998).
-
-    Its ends are the differences D from which `up - down` is t standard errors away, the error being that under D: with
-    q(D) the likeliest share of `down` if the true difference were D, sqrt((2 q + D (1 - D)) / items). It is no point
-    where nothing differs, and holds the truth where differences are few and all in one direction.
-
-    Args:
-        up: share of items that the first alone has right.
-        down: share of items that the second alone has right.
-        items: how many there are.
-        t: how many standard errors.
-    """
-    from scipy.optimize import brentq
-
-    def away(difference: float) -> float:
-        b = -up - down + (2 - up + down) * difference
-        q = (math.sqrt(max(b**2 + 8 * down * difference * (1 - difference), 0.0)) - b) / 4
-        error = math.sqrt(max((2 * q + difference * (1 - difference)) / items, 1e-30))
-        return (up - down - difference) / error
-
-    middle, edge = up - down, 1 - 1e-9
-    low = brentq(lambda d: away(d) - t, -edge, middle) if away(-edge) > t and middle > -edge else -1.0
-    high = brentq(lambda d: away(d) + t, middle, edge) if away(edge) < -t and middle < edge else 1.0
-    return float(low), float(high)
-
-
-def _six_of(items: float) -> float:
-    """Return the share of items that must differ for at least six of them to differ, four times out of five."""
+def _share_of(fewest: int, items: float) -> float:
+    """Return the share of items that must differ for at least so many of them to differ, four times out of five."""
     from scipy.special import betaincinv
 
-    return float(betaincinv(6, items - 5, POWER)) if items > 5 else 1.0
+    return float(betaincinv(fewest, items - fewest + 1, POWER)) if items > fewest - 1 else 1.0
 
 
 def _aligned(*probes: Predictions) -> tuple[Predictions, ...]:
@@ -251,7 +264,7 @@ def pool(answers: Mapping[int, Predictions]) -> Predictions:
     Args:
         answers: seed -> what the probe of that seed answered on that seed's test part.
     """
-    parts = [replace(answers[seed], id=np.char.add(f"{seed}\x1f", answers[seed].id)) for seed in sorted(answers)]
+    parts = [replace(answers[seed], id=np.char.add(f"{seed}{SEED}", answers[seed].id)) for seed in sorted(answers)]
     return Predictions(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Predictions)))
 
 

@@ -2,7 +2,7 @@
 
 Rows of one group (captions of one image, words of one sentence) are not independent. Every error here is found by
 leaving out whole groups in turn, and few groups are paid for by Student's t with one degree of freedom less than
-there are groups. benchmarks/statistics.md measures how often these intervals hold the truth, and how much rarer the
+there are groups. benchmarks/certainty.md measures how often these intervals hold the truth, and how much rarer the
 percentile bootstrap does.
 """
 
@@ -119,3 +119,30 @@ def effective_rows(variance: float, error: float, rows: int, groups: int) -> flo
     if variance <= 0:
         return groups
     return rows if error <= 0 else min(variance / error**2, rows)
+
+
+def tango(up: float, down: float, items: float, t: float) -> tuple[float, float]:
+    """Return the score interval of a difference of paired proportions (Tango 1998).
+
+    Its ends are the differences D from which `up - down` is t standard errors away, the error being that under D: with
+    q(D) the likeliest share of `down` if the true difference were D, sqrt((2 q + D (1 - D)) / items). It is no point
+    where nothing differs, and holds the truth where differences are few and all in one direction.
+
+    Args:
+        up: share of items that the first alone has right.
+        down: share of items that the second alone has right.
+        items: how many there are.
+        t: how many standard errors.
+    """
+    from scipy.optimize import brentq
+
+    def away(difference: float) -> float:
+        b = -up - down + (2 - up + down) * difference
+        q = (math.sqrt(max(b**2 + 8 * down * difference * (1 - difference), 0.0)) - b) / 4
+        error = math.sqrt(max((2 * q + difference * (1 - difference)) / items, 1e-30))
+        return (up - down - difference) / error
+
+    middle, edge = up - down, 1 - 1e-9
+    low = brentq(lambda d: away(d) - t, -edge, middle) if away(-edge) > t and middle > -edge else -1.0
+    high = brentq(lambda d: away(d) + t, middle, edge) if away(edge) < -t and middle < edge else 1.0
+    return float(low), float(high)
