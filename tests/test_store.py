@@ -16,6 +16,7 @@ from vlprobe.errors import DataError
 from vlprobe.extraction import ImageDigests, compute, features, forwards, request
 from vlprobe.store import Damaged, Section, Shard, Store
 from vlprobe.store.shard import WORDS, checksum
+from vlprobe.types import Numbers
 
 TASK = colour_task(60)
 EXAMPLES = TASK.splits["all"]
@@ -194,9 +195,9 @@ def test_half_precision_is_kept_where_it_holds_the_numbers(tmp_path):
 
     for model, halves in ((Toy("small"), {"joint.0", "joint.1"}), (Large("large"), {"joint.0"})):
         store = Store(tmp_path / model.name)
-        asked = request(model, EXAMPLES, "word", "first", ImageDigests(), "float16")
+        asked = request(model, EXAMPLES, "word", "first", ImageDigests(), Numbers(kept="float16"))
         assert asked.home != request(model, EXAMPLES, "word", "first", ImageDigests()).home
-        compute(model, [asked], store, dtype="float16")
+        compute(model, [asked], store, numbers=Numbers(kept="float16"))
         (path,) = shards(tmp_path / model.name)
         (name,) = Shard(path).sections
         assert {layer for layer in Shard(path).layers(name) if Shard(path).read(name, layer).dtype == "f2"} == halves

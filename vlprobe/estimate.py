@@ -78,7 +78,7 @@ def _seconds(waiting: Waiting, batch: Sequence[Forward], file: StudyFile) -> flo
     from vlprobe.extraction.encoding import Chunk
 
     start = time.perf_counter()
-    Chunk(waiting.model, batch, file.dtype, file.bad_rows).encode(len(batch), lambda count: None)
+    Chunk(waiting.model, batch, file.numbers, file.bad_rows).encode(len(batch), lambda count: None)
     return time.perf_counter() - start
 
 

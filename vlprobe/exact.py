@@ -1,9 +1,12 @@
-"""Running a network as exactly as its weights say: the same for encoders and for the detector."""
+"""Running a network as exactly as its weights say, or, where a study asks for it, in half the numbers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
+
+_LOWERED: ContextVar[bool] = ContextVar("lowered", default=False)
 
 
 @contextmanager
@@ -28,3 +31,25 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Let encoders run in a precision; what reads images for them, a detector, stays exact.
+
+    Args:
+        name: `float32`, or `bfloat16`: matrix products of numbers with 8 bits of mantissa, sums and norms in float32
+            (PyTorch's automatic mixed precision).
+    """
+    token = _LOWERED.set(name == "bfloat16")
+    try:
+        yield
+    finally:
+        _LOWERED.reset(token)
+
+
+@contextmanager
+def as_asked(device: torch.device) -> Iterator[None]:
+    """Run an encoder as exactly as was asked for with `precision`; else exactly."""
+    with exact(), torch.autocast(device.type, torch.bfloat16, enabled=_LOWERED.get()):
+        yield

@@ -161,7 +161,7 @@ def make_plan(
                 raise
     cells.sort(key=lambda cell: [model.name for model in models].index(cell.model.name))
     probes, there, unfinished = _progress(cells, store, done)
-    waiting = _waiting(unfinished, store, file.dtype)
+    waiting = _waiting(unfinished, store, file.numbers.kept)
     return Plan(
         tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images.files(), tuple(waiting), probes, there
     )
@@ -248,7 +248,7 @@ def _cells(
             for each in simple:
                 shown[each] = shown.get(each) or asked.shown(each)
             inputs = {
-                each: request(model, shown[each], task.unit, how, asked.images, file.dtype)
+                each: request(model, shown[each], task.unit, how, asked.images, file.numbers)
                 for each in dict.fromkeys(simple)
             }
             trained, tested = (inputs[each] for each in simple)

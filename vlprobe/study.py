@@ -171,7 +171,7 @@ class Study:
         from vlprobe.run import Workplace
 
         file, store = self.file, self.store()
-        settings = (self.folder, file.device, store.folder, file.batch_size, file.bad_rows, file.dtype)
+        settings = (self.folder, file.device, store.folder, file.batch_size, file.bad_rows, file.numbers)
         specs = zip(self.models(), file.models, strict=True)
         asked = {model.name: Asked(spec, *settings) for model, spec in specs}
         found = gpus(file.device)

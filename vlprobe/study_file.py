@@ -10,6 +10,7 @@ from vlprobe.errors import did_you_mean
 from vlprobe.pairing import read_condition
 from vlprobe.probes import PROBES
 from vlprobe.settings import Settings
+from vlprobe.types import Numbers
 
 
 class Pooling(Settings):
@@ -45,6 +46,8 @@ class StudyFile(Settings):
     """What to do with rows that cannot be used: stop, or leave them out and count them."""
     limit: int | None = Field(default=None, ge=2)
     """Use at most so many examples of each split."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What models compute in: bfloat16 is twice as fast where the hardware has it, and moves scores a little."""
     dtype: Literal["float32", "float16"] = "float32"
     """The number format that representations are kept in: half the disk in float16, each number good to 5 in 10,000."""
     store: str | None = None
@@ -55,6 +58,11 @@ class StudyFile(Settings):
     """cpu, cuda, cuda:1, mps; auto takes the GPU if there is one."""
     batch_size: int = Field(default=32, ge=1)
     """Inputs at a time through a model."""
+
+    @property
+    def numbers(self) -> Numbers:
+        """How models are run and their representations are kept."""
+        return Numbers(self.precision, self.dtype)
 
     @field_validator("seeds")
     @classmethod

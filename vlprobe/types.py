@@ -122,6 +122,20 @@ class Hidden:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """The numbers that a model is run in, and those that its rows are kept in."""
+
+    run: str = "float32"
+    """`float32` or `bfloat16`."""
+    kept: str = "float32"
+    """`float32` or `float16`."""
+
+
+FULL = Numbers()
+"""Nothing is rounded but as float32 is."""
+
+
+@dataclass(frozen=True)
 class Regions:
     """What a detector makes of one image: boxes with a feature vector each, not always the most confident first."""
 

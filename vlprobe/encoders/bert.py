@@ -13,7 +13,7 @@ from vlprobe.encoders.loading import load_network, load_tokenizer
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
-from vlprobe.exact import exact
+from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"bert": "BertModel", "roberta": "RobertaModel", "electra": "ElectraModel"}
@@ -59,7 +59,7 @@ class Bert(Encoder):
                     example.place or example.id, f"example {example.id} has no text, and this model reads text"
                 )
         pieces = self.reader.read(batch)
-        with exact(), tap(self.blocks) as states:
+        with as_asked(self.device), tap(self.blocks) as states:
             output = self.model(input_ids=pieces.ids.to(self.device), attention_mask=pieces.mask.long().to(self.device))
         nowhere = np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
         hidden = [

@@ -18,7 +18,7 @@ from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.taps import outputs, pooled
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
-from vlprobe.exact import exact
+from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Hidden
 
@@ -129,7 +129,7 @@ class Lxmert(Encoder):
             region_mask: (batch, region), 0 is padding; None: all are regions.
             segments: (batch, text position) rows of the table of token types; None: all 0.
         """
-        with exact(), outputs(self.language) as language, outputs(self.vision) as vision:
+        with as_asked(self.device), outputs(self.language) as language, outputs(self.vision) as vision:
             output = self.model(
                 input_ids=ids.to(self.device),
                 attention_mask=text_mask.to(self.device, torch.float32),

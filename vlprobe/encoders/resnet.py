@@ -12,7 +12,7 @@ from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor
 from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
-from vlprobe.exact import exact
+from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden
 
 CLASSES = {"resnet": "ResNetModel"}
@@ -53,7 +53,7 @@ class ResNet(Encoder):
             BadRow: no image, or one that cannot be decoded.
         """
         pixels, frames = self.reader.stack(batch)
-        with exact(), tap(self.blocks) as states:
+        with as_asked(self.device), tap(self.blocks) as states:
             output = self.model(pixel_values=pixels.to(self.device))
         hidden = [grid(f"vision.{index}", state, frames) for index, state in enumerate(states)]
         return [*hidden, pooled("vision.pooler", output.pooler_output.flatten(1))]

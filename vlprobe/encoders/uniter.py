@@ -21,7 +21,7 @@ from vlprobe.encoders.originals import Original, read_config, read_released, set
 from vlprobe.encoders.taps import pooled, tap
 from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.errors import BadRow, CheckpointError
-from vlprobe.exact import exact
+from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Hidden
 
@@ -149,7 +149,7 @@ class Uniter(Encoder):
             regions: None: text alone.
         """
         parts, masks = [], []
-        with exact():
+        with as_asked(self.device):
             table = self.model.embeddings.token_type_embeddings.weight
             if text is not None:
                 ids = text[0].to(self.device)

@@ -19,7 +19,7 @@ from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
-from vlprobe.exact import exact
+from vlprobe.exact import as_asked
 from vlprobe.images import image_size
 from vlprobe.types import Example, Hidden
 
@@ -170,7 +170,7 @@ class Vilt(Encoder):
             image_type: row of the table of modality types; `encode` takes every image for a first one.
         """
         embeddings = self.model.embeddings
-        with exact():
+        with as_asked(self.device):
             ids, mask = ids.to(self.device), text_mask.bool().to(self.device)
             stream = embeddings.text_embeddings(input_ids=ids) + embeddings.token_type_embeddings.weight[TEXT]
             grids: tuple[tuple[int, int], ...] = ()

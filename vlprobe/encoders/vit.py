@@ -13,7 +13,7 @@ from vlprobe.encoders.loading import load_network, load_processor
 from vlprobe.encoders.pixels import ImageReader, patch_roles
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.errors import CheckpointError
-from vlprobe.exact import exact
+from vlprobe.exact import as_asked
 from vlprobe.types import ROLES, Example, Hidden
 
 CLASSES = {
@@ -79,7 +79,7 @@ class ViT(Encoder):
         role = patch_roles(box)
         role[:, 0] = ROLES.index("cls")
         word = np.full(role.shape, -1, dtype=np.int32)
-        with exact(), tap(self.blocks) as states:
+        with as_asked(self.device), tap(self.blocks) as states:
             output = self.model(pixel_values=pixels.to(self.device))
         hidden = [Hidden(f"vision.{index}", state, role, word, box) for index, state in enumerate(states)]
         hidden.append(Hidden("vision.norm", output.last_hidden_state, role, word, box))

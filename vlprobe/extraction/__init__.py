@@ -25,7 +25,7 @@ from vlprobe.extraction.questions import (
 from vlprobe.pairing import obstacle, pair
 from vlprobe.pooling import POOLINGS, check_pooling
 from vlprobe.store import Store
-from vlprobe.types import Features, Task
+from vlprobe.types import FULL, Features, Numbers, Task
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
@@ -53,7 +53,7 @@ def compute(
     store: Store,
     batch_size: int = 32,
     bad_rows: BadRows = "error",
-    dtype: str = "float32",
+    numbers: Numbers = FULL,
     advance: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Run one model over what the store lacks, and keep every layer's pooled rows there.
@@ -64,7 +64,7 @@ def compute(
         store: where it goes.
         batch_size: inputs at a time; changes no number beyond float rounding.
         bad_rows: what to do with an input that the model cannot take.
-        dtype: the format that rows are kept in; that of the extractions.
+        numbers: how the model is run and its rows are kept; as of the extractions.
         advance: called with the number of inputs done.
 
     Raises:
@@ -74,7 +74,7 @@ def compute(
     """
     from vlprobe.extraction.encoding import encode_chunk
 
-    asked = Asked("", Path(), "", store.folder, batch_size, bad_rows, dtype)
+    asked = Asked("", Path(), "", store.folder, batch_size, bad_rows, numbers)
     for job in jobs(asked, extractions):
         encode_chunk(encoder, job, store, advance)
 

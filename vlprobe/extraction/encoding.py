@@ -11,10 +11,11 @@ import torch
 
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, VlprobeError
+from vlprobe.exact import precision
 from vlprobe.extraction.questions import Forward, Question, lacking
 from vlprobe.pooling import Pooled, pool
 from vlprobe.store import Section, Store
-from vlprobe.types import Hidden
+from vlprobe.types import Hidden, Numbers
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
@@ -33,23 +34,24 @@ def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[in
         advance: called with the number of inputs done.
     """
     asked = job.asked
-    store.describe(job.home, _manifest(encoder, asked.dtype))
+    store.describe(job.home, _manifest(encoder, asked.numbers))
     store.refresh(job.home)
     waiting = lacking(job.home, job.passes, store)
     if waiting:
         name = digest([[question.section, question.name] for each in waiting for question in each.questions])
-        chunk = Chunk(encoder, waiting, asked.dtype, asked.bad_rows)
+        chunk = Chunk(encoder, waiting, asked.numbers, asked.bad_rows)
         store.write(job.home, name, chunk.encode(asked.batch_size, advance))
 
 
-def _manifest(encoder: Encoder, dtype: str) -> dict[str, object]:
+def _manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:
     """Return what a person wants to know of a folder of shards."""
     return {
         "model": encoder.name,
         "family": type(encoder).__name__,
         "stage": encoder.stage,
         "revision": encoder.revision,
-        "dtype": dtype,
+        "precision": numbers.run,
+        "dtype": numbers.kept,
         "layers": dict(encoder.layers),
     }
 
@@ -78,12 +80,12 @@ class Chunk:
     Args:
         encoder: the model.
         passes: its inputs.
-        dtype: the format that rows are kept in: float32 or float16.
+        numbers: how the model is run and its rows are kept.
         bad_rows: what to do with an input that the model cannot take.
     """
 
-    def __init__(self, encoder: Encoder, passes: Sequence[Forward], dtype: str, bad_rows: BadRows) -> None:
-        self.encoder, self.passes, self.dtype, self.bad_rows = encoder, passes, dtype, bad_rows
+    def __init__(self, encoder: Encoder, passes: Sequence[Forward], numbers: Numbers, bad_rows: BadRows) -> None:
+        self.encoder, self.passes, self.numbers, self.bad_rows = encoder, passes, numbers, bad_rows
         names: dict[str, list[str]] = {}
         for each in passes:
             for question in each.questions:
@@ -121,7 +123,9 @@ class Chunk:
     def _run(self, batch: Sequence[Forward]) -> None:
         """Encode and pool a batch; where it does not fit into memory by halves, where a row is bad one by one."""
         try:
-            self._add(batch, self.encoder.encode([each.example for each in batch]))
+            with precision(self.numbers.run):
+                hidden = self.encoder.encode([each.example for each in batch])
+            self._add(batch, hidden)
         except BadRow as error:
             if self.bad_rows == "error":
                 raise
@@ -184,7 +188,7 @@ class Chunk:
                 f"{self.encoder.name}, layer {pooled.layer}: the states of example {example.id} ({example.place}) hold "
                 "NaN or infinite values; the checkpoint is damaged, or the precision too low"
             )
-        if self.dtype == "float16":
+        if self.numbers.kept == "float16":
             half = pooled.rows.half()
             if bool(torch.isfinite(half).all()):  # else beyond 65504: kept as float32
                 return half.cpu().numpy()

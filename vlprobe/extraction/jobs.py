@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlprobe.digest import digest
 from vlprobe.extraction.questions import Extraction, Forward, chunks, forwards
 from vlprobe.store import Store
+from vlprobe.types import Numbers
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
@@ -33,8 +34,8 @@ class Asked:
     """Inputs at a time."""
     bad_rows: BadRows
     """What to do with an input that the model cannot take."""
-    dtype: str
-    """The number format that rows are kept in."""
+    numbers: Numbers
+    """How the model is run and its rows are kept."""
 
     @property
     def key(self) -> str:

@@ -12,7 +12,7 @@ from vlprobe.digest import digest, file_digest
 from vlprobe.images import open_image
 from vlprobe.pairing import show
 from vlprobe.store import Store
-from vlprobe.types import Example, Unit
+from vlprobe.types import FULL, Example, Numbers, Unit
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
@@ -104,7 +104,7 @@ def request(
     unit: Unit,
     how: str,
     images: ImageDigests,
-    dtype: str = "float32",
+    numbers: Numbers = FULL,
 ) -> Extraction:
     """Say what is to be computed, without computing it.
 
@@ -114,7 +114,7 @@ def request(
         unit: what one row belongs to.
         how: pooling.
         images: knows their digests.
-        dtype: the format that features are kept in: float32 or float16.
+        numbers: how the model is run and its rows are kept.
 
     Raises:
         BadRow: an image cannot be opened.
@@ -123,7 +123,7 @@ def request(
     if unit == "word" and not any(example.words for example in seen):
         unit, how = "input", "auto"  # one target each, asked of the image: see `show`
     questions = tuple(_question(example, unit, how, images) for example in seen)
-    home = digest(VERSION, encoder.revision, type(encoder).__name__, dtype)
+    home = digest(VERSION, encoder.revision, type(encoder).__name__, numbers.run, numbers.kept)
     names = [(question.section, question.name) for question in questions]
     # By content, whatever the order: an image model's mismatch is the same extraction.
     key = digest(home, unit, how, sorted(set(names)))

@@ -40,7 +40,8 @@ class Home:
         if not self.manifest:
             return f"{self.path.name} (no manifest)"
         about = self.manifest
-        return f"{about['model']} ({about['stage']}, {about['family']}, {about['dtype']}, {about['revision'][:12]})"
+        numbers = about["dtype"] if about["precision"] == "float32" else f"{about['precision']} as {about['dtype']}"
+        return f"{about['model']} ({about['stage']}, {about['family']}, {numbers}, {about['revision'][:12]})"
 
 
 @store.command("list")
@@ -136,7 +137,7 @@ def _homes(folder: Path | None) -> Iterator[Home]:
     for path in Store(place).homes():
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            known = {"model", "stage", "family", "dtype", "revision"} <= manifest.keys()
+            known = {"model", "stage", "family", "precision", "dtype", "revision"} <= manifest.keys()
         except (OSError, ValueError, AttributeError):
             known = False
         old = time.time() - 3600  # a younger one may be another process's, at work
