@@ -56,8 +56,8 @@ def main() -> None:
     print("# What bfloat16 does to scores\n\nRepeat with `python benchmarks/precision.py > benchmarks/precision.md`.\n")
     print(
         f"{len(full)} probes of the demo's models, matched, each on 240 test scenes (pos-tagging: their words), "
-        "trained and tested on representations computed in float32 and in bfloat16 (PyTorch's automatic mixed precision on a "
-        "processor). Accuracy in bfloat16 minus accuracy in float32:\n\n"
+        "trained and tested on representations computed in float32 and in bfloat16 (PyTorch's automatic mixed "
+        "precision on a processor). Accuracy in bfloat16 minus accuracy in float32:\n\n"
         "| task | mean | mean size | largest |\n|---|---:|---:|---:|"
     )
     for task in [*dict.fromkeys(key[0] for key in full), "all"]:
