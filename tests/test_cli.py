@@ -94,9 +94,9 @@ def test_run_prints_a_table_and_then_computes_nothing(world, capsys):
     for said in ("mine", "pretrained", "takes it", "mismatched", "1.000 *", "[0.820, 1.000]", "joint.1", "majority"):
         assert said in out
     plain = " ".join(out.split())
-    assert "Findings of 4 tests, p corrected for their number (Holm)" in plain
+    assert "Findings of 3 tests, and 4 of controls, p corrected for the number of each (Holm)" in plain
     assert "* colour: mine takes it from the image: accuracy 1.000, with a wrong image 0." in plain
-    assert "4 more, the single tests among them, in results/s/findings.json" in plain
+    assert "6 more, the single tests among them, in results/s/findings.json" in plain
     assert "results computed. Results: results/s/results.jsonl" in out
     assert "\x1b" not in out
     assert world() == 0
@@ -126,7 +126,7 @@ def test_plan_computes_nothing(world, capsys):
     assert world(command="plan") == 0
     out = capsys.readouterr().out
     assert "forward passes: 111" in out  # of 120: nine mismatched pictures are equal
-    assert "probes: 10 to compute, 0 done" in out
+    assert "probes: 13 to compute, 0 done" in out
     assert re.search(r"  mine: 111, about [\d.]+ s at [\d.e+]+ a second\ntime: about [\d.]+ s in one process", out)
     assert re.search(
         r"features: [\de.-]+ GB; [\d.e+]+ GB are free in \S+/features\nmemory: [\d.]+ GB in the trial", out
@@ -240,7 +240,10 @@ def test_a_split_with_one_class(world, capsys):
 
 
 MISSPELT = {
-    "key": (lambda s: s.update(conditons=["matched"]), "unknown key 'conditons'; did you mean 'conditions'?"),
+    "key": (
+        lambda s: s.update(conditons=["matched"]),
+        "unknown key 'conditons'; did you mean 'conditions' or 'controls'?",
+    ),
     "key of a task": (lambda s: s["tasks"][0].update(tabel="t.csv"), "'tabel'"),
     "column": (lambda s: s["tasks"][0].update(columns={"text": "txt"}), "did you mean 'text'"),
     "family": (lambda s: s.update(models=["brt:x"]), "did you mean 'bert'"),

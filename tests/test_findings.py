@@ -13,6 +13,7 @@ from toys import Toy, colour_task
 from vlprobe.comparisons import holm
 from vlprobe.errors import DataError, VlprobeError
 from vlprobe.findings import KINDS, VERDICTS, best_layer, find, headlines, read_findings, write_findings
+from vlprobe.findings.compared import CONTROLS
 from vlprobe.results import Results
 from vlprobe.types import Predictions, Result
 
@@ -133,15 +134,32 @@ def test_a_model_that_does_not_see_what_is_moved(tmp_path, level):
     assert json.loads((tmp_path / "findings.json").read_text())["tests"] == 1
 
 
-def test_all_tests_of_a_study_are_corrected_together(tmp_path):
+def test_tests_are_corrected_together_those_of_controls_as_a_family_of_their_own(tmp_path):
     planted = Planted(tmp_path)
     for i, task in enumerate(["a", "b", "c"]):
         planted.model(0.35 + 0.05 * i, 0.3, task=task).model(last(0.3), 0.25, "other", task=task)
     tests = [finding for finding in planted.find() if not math.isnan(finding.p) and not finding.verdict]
-    assert len(tests) == 3 * 2 * 4
-    assert [finding.corrected for finding in tests] == pytest.approx(holm([finding.p for finding in tests]))
+    families = [[finding for finding in tests if (finding.kind in CONTROLS) == controls] for controls in (False, True)]
+    assert [len(family) for family in families] == [3 * 2 * 3, 3 * 2]
+    for family in families:
+        assert [finding.corrected for finding in family] == pytest.approx(holm([finding.p for finding in family]))
     assert any(finding.p <= 0.05 < finding.corrected for finding in tests)
     assert all(finding.significant == (finding.corrected <= 0.05) for finding in tests)
+
+
+def test_more_controls_leave_the_verdicts_as_they_are(tmp_path):
+    before = Planted(tmp_path / "a").model(0.6, 0.45)
+    after = Planted(tmp_path / "b").model(0.6, 0.45)
+    for control in ("bag-of-words", "n-grams", "pixels"):
+        after.put(0.3, control=control, layer="")
+    for control, layer in (("control-task", "joint.1"), ("layer-0", "joint.0"), ("random-init", "joint.2")):
+        after.put(0.3, control=control, layer=layer)
+    verdicts, controls = (
+        [{f.kind: f for f in planted.find() if f.kind not in CONTROLS} for planted in (before, after)],
+        [f.kind for f in after.find() if f.kind in CONTROLS],
+    )
+    assert verdicts[0] == verdicts[1]
+    assert sorted(controls) == ["control-task", "layer-0", "pixels", "random-init", "shuffled-labels", "words"]
 
 
 def test_the_same_whatever_the_order_of_the_file(tmp_path):
@@ -322,6 +340,59 @@ def test_no_better_than_shuffled_labels_is_news(tmp_path):
     assert [finding.kind for finding in headlines(planted.find())] == ["majority", "shuffled-labels"]
 
 
+def test_a_probe_is_compared_with_the_better_of_the_controls_on_words(tmp_path):
+    planted = Planted(tmp_path).put(0.9).put(0.3, control="bag-of-words", layer="", validation=0.6)
+    planted.put(0.8, control="n-grams", layer="", validation=0.5)
+    found = planted.one("words")
+    assert found.scores == pytest.approx({"matched": 0.9, "bag-of-words": 0.3})
+    assert found.layers == ("joint.1",)
+    assert found.statement.startswith(
+        "colour: m knows more than a bag of words tells: accuracy 0.900 (joint.1) against 0.300, +0.600 ["
+    )
+
+
+def test_selectivity_is_tested_by_what_each_probe_got_right(tmp_path):
+    planted = Planted(tmp_path).put(0.9).put(0.5, control="control-task")
+    (result,) = [each for each in planted.results.all() if each.control == "control-task"]
+    answers = planted.results.predictions(result.key)
+    other = replace(answers, target=np.full(N, "z"), predicted=np.where(answers.predicted == "a", "z", "y"))
+    planted.results.add(result, other)  # the control task has labels of its own
+    found = planted.one("control-task")
+    assert (found.effect, found.scores) == (pytest.approx(0.4), {"matched": 0.9, "control-task": 0.5})
+    assert "the probe of m is selective, and does better than on random labels of types" in found.statement
+
+
+@pytest.mark.parametrize("labelled", ["", "layer-0"])
+def test_layer_0_is_that_of_the_best_layers_stream_asked_for_or_not(tmp_path, labelled):
+    planted = Planted(tmp_path).put(0.9, layer="joint.2").put(0.4, layer="joint.0", control=labelled)
+    planted.put(0.1, layer="regions.0", control=labelled, validation=0.0)
+    found = planted.one("layer-0")
+    assert found.layers == ("joint.2", "joint.0")
+    assert found.scores == {"matched": 0.9, "layer-0": 0.4}
+    assert Planted(tmp_path / "alone").put(0.9, layer="joint.0").find() == []
+
+
+def test_random_weights_answer_at_their_own_best_layer(tmp_path):
+    planted = Planted(tmp_path).put(0.9, layer="joint.2")
+    planted.put(0.2, layer="joint.2", control="random-init").put(0.6, layer="joint.1", control="random-init")
+    found = planted.one("random-init")
+    assert found.layers == ("joint.2", "joint.1")
+    assert found.statement.startswith(
+        "colour: m knows more than with random weights: accuracy 0.900 (joint.2) against 0.600 (joint.1)"
+    )
+
+
+def test_a_control_is_news_where_a_probe_that_knows_does_not_beat_it(tmp_path):
+    planted = Planted(tmp_path).model(0.9, 0.25)
+    for control, right in (("n-grams", 0.3), ("pixels", 0.89)):
+        planted.put(right, control=control, layer="")
+    assert [finding.kind for finding in headlines(planted.find())] == ["verdict", "pixels"]
+    below = Planted(tmp_path / "b").model(0.5, 0.25).put(0.95, control="n-grams", layer="")
+    assert [(f.kind, f.significant) for f in headlines(below.find())] == [("words", True), ("verdict", True)]
+    unknowing = Planted(tmp_path / "c").model(0.25, 0.25).put(0.3, control="pixels", layer="")
+    assert [finding.kind for finding in headlines(unknowing.find())] == ["verdict"]
+
+
 def test_nothing_is_found_where_nothing_is(tmp_path):
     """Five models that guess, four tests each: in at most one study of twenty may any of them be significant."""
     rng, wrong = np.random.default_rng(0), 0
@@ -374,5 +445,5 @@ def test_a_run_that_is_stopped_leaves_what_it_found(tmp_path, error):
 def test_findings_are_of_this_run_not_of_the_folder(tmp_path):
     study(tmp_path).run()
     study(tmp_path, tasks=[colour_task(count=120)]).run()
-    assert len(Results(tmp_path).all()) == 10
+    assert len(Results(tmp_path).all()) == 16
     assert {finding.n for finding in read_findings(tmp_path)} == {40}

@@ -16,6 +16,8 @@ FLOORS = [
     ["study"],
     ["run", "estimate", "provenance", "report", "zoo"],
     ["plan", "findings", "audit"],
+    ["cells"],
+    ["controls"],
     ["extraction", "results", "study_file", "comparisons", "listening"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "exchange", "store", "engines", "regions", "scenes"],

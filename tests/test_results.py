@@ -172,7 +172,9 @@ def test_every_result_has_the_answers_that_it_was_scored_on(finished):
         answers = there.predictions(result.key)
         assert score(answers.target, answers.predicted, result.metric) == result.score
         assert len(answers.id) == result.n_test == len(set(zip(answers.id, answers.index, strict=True)))
-    assert {result.control for result in results} == {"", "majority", "shuffled-labels"}
+    assert {result.control for result in results} == {
+        "", "majority", "bag-of-words", "n-grams", "pixels", "shuffled-labels",
+    }  # fmt: skip
     matched, mismatched = (
         there.predictions(next(r.key for r in results if r.condition == condition and r.layer == "joint.1"))
         for condition in ("matched", "mismatched")

@@ -114,7 +114,8 @@ def test_the_plan_says_what_the_run_then_does(tmp_path):
     assert not (tmp_path / "a").exists()
     opened.run()
     assert len(opened._models[0].seen) == plan.forward_passes
-    assert plan.probes == len(opened.results().known) == 2 * (1 + 2 * 2)
+    # two layers, true and shuffled labels, under two conditions; majority and words once, pixels twice
+    assert plan.probes == len(opened.results().known) == 2 * 2 * 2 + 3 + 2
 
 
 def test_a_run_that_was_killed_goes_on(tmp_path):

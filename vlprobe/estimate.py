@@ -65,7 +65,7 @@ def _of_model(waiting: Waiting, file: StudyFile) -> Estimate:
         if seconds > PATIENCE:
             break
     rate = tried / seconds if tried else float("nan")
-    return Estimate(waiting.model.name, len(waiting.passes), waiting.stored, tried, rate)
+    return Estimate(waiting.called, len(waiting.passes), waiting.stored, tried, rate)
 
 
 def _batches(passes: Sequence[Forward], size: int) -> list[Sequence[Forward]]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vlprobe.device import pick_device
 from vlprobe.digest import generator
-from vlprobe.probes.linear import L2Path, Logistic, Ridge, Split, probe_sets
+from vlprobe.probes.linear import L2Path, Logistic, Probed, Ridge, Split, probe_sets
 from vlprobe.probes.mdl import PERCENT, online_code
 from vlprobe.statistics import LEVEL, by_group, interval, jackknife, score, student
 from vlprobe.types import SPLITS, Features, Predictions, Sent, Task
 
 SHUFFLED = ("", "shuffled-labels")
 """What every probe is trained on: the true labels, and, as a control, shuffled ones."""
+CONTROL_TASK = "control-task"
+"""What some are trained on besides, where the task has types: random labels of types."""
+HAVE_CONTROL_TASK = ("linear", "mlp")
+"""Probes that are. The others are a code of the true labels, and a protocol that is followed as it was published."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,15 @@ class Layer:
     """Draws whatever is drawn."""
     parts: Mapping[str, Features]
     """Train, validation and test."""
-    device: str
+    device: str = "cpu"
     """Where probes are fitted, as `pick_device` reads it."""
+    drawn: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """(example id, unit) -> label of the control task; empty: there is none."""
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """What probes are trained on: true labels, shuffled ones, and those of the control task if there is one."""
+        return (*SHUFFLED, CONTROL_TASK) if self.drawn else SHUFFLED
 
     @property
     def kind(self) -> type[L2Path]:
@@ -38,11 +49,21 @@ class Layer:
         return Logistic if self.task.classes else Ridge
 
     def labels(self, control: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the targets of train and validation, shuffled inside each for the control."""
+        """Return the targets of train and validation: as they are, shuffled inside each, or of the control task."""
+        if control == CONTROL_TASK:
+            return self._drawn("train"), self._drawn("validation")
         train, validation = self.parts["train"].y, self.parts["validation"].y
         if control != "shuffled-labels":
             return train, validation
         return self._shuffled(train, "train"), self._shuffled(validation, "validation")
+
+    def tested(self, control: str) -> np.ndarray:
+        """Return the targets of the test part: those of the control task for it, else the true ones."""
+        return self._drawn("test") if control == CONTROL_TASK else self.parts["test"].y
+
+    def _drawn(self, part: str) -> np.ndarray:
+        rows = self.parts[part]
+        return np.array([self.drawn[unit] for unit in zip(rows.id.tolist(), rows.index.tolist(), strict=True)])
 
     def _shuffled(self, y: np.ndarray, part: str) -> np.ndarray:
         return generator(self.seed, "shuffled-labels", self.task.name, part).permutation(y)
@@ -103,55 +124,52 @@ def majority(layer: Layer) -> Heard:
     else:
         answer = y.mean()
     validation = score(held_out, np.full(len(held_out), answer), layer.kind.metric)
-    return _on_test(layer, "", np.full(len(layer.parts["test"].y), answer), validation)
+    return on_test(layer, "", "", Probed(np.full(len(layer.parts["test"].y), answer), validation, None, ()))
 
 
 def _linear(layer: Layer) -> dict[str, Heard]:
-    """Probe true and shuffled labels together: one factorisation serves both."""
+    """Probe true and shuffled labels and those of the control task together: one factorisation serves all."""
     train, validation, test = (layer.parts[name].X for name in SPLITS)
-    labels = [layer.labels(control) for control in SHUFFLED]
+    labels, name = [layer.labels(control) for control in layer.controls], layer.kind.__name__.lower()
     probed = probe_sets(layer.kind, (train, validation, test), labels, layer.device)
-    return {
-        control: _on_test(layer, layer.kind.__name__.lower(), each.predicted, each.validation, each.l2, each.warnings)
-        for control, each in zip(SHUFFLED, probed, strict=True)
-    }
+    return {control: on_test(layer, control, name, each) for control, each in zip(layer.controls, probed, strict=True)}
 
 
-def _on_test(
-    layer: Layer,
-    probe: str,
-    predicted: np.ndarray,
-    validation: float,
-    l2: float | None = None,
-    warnings: tuple[str, ...] = (),
-) -> Heard:
-    """Score the answers (row,) that a probe, fitted on train and validation, gave on the test part."""
-    test, metric = layer.parts["test"], layer.kind.metric
+def on_test(layer: Layer, control: str, probe: str, probed: Probed) -> Heard:
+    """Score what a probe, fitted on train and validation, answered on the test part.
+
+    Args:
+        layer: what it listened to.
+        control: what it was trained on, which says what is right; as in `Result`.
+        probe: its name, as in `Result`.
+        probed: its answers.
+    """
+    test, metric, y = layer.parts["test"], layer.kind.metric, layer.tested(control)
     return Heard(
         probe=probe,
         metric=metric,
-        score=score(test.y, predicted, metric),
-        interval=interval(test.y, predicted, test.group, metric),
-        validation=validation,
-        l2=l2,
+        score=score(y, probed.predicted, metric),
+        interval=interval(y, probed.predicted, test.group, metric),
+        validation=probed.validation,
+        l2=probed.l2,
         n_train=len(layer.parts["train"].y) + len(layer.parts["validation"].y),
-        n_test=len(test.y),
-        warnings=warnings,
-        predictions=Predictions(test.id, test.index, test.group, test.y, predicted),
+        n_test=len(y),
+        warnings=probed.warnings,
+        predictions=Predictions(test.id, test.index, test.group, y, probed.predicted),
     )
 
 
 def _mlp(layer: Layer) -> dict[str, Heard]:
-    """Train a network with one hidden layer on true and on shuffled labels."""
+    """Train a network with one hidden layer on true and on shuffled labels, and on those of the control task."""
     from vlprobe.probes.mlp import mlp
 
     train, validation, test = (layer.parts[name] for name in SPLITS)
     heard = {}
-    for control in SHUFFLED:
+    for control in layer.controls:
         y, held_out = layer.labels(control)
-        rows = Split(train.X, y), Split(validation.X, held_out), Split(test.X, test.y)
+        rows = Split(train.X, y), Split(validation.X, held_out), Split(test.X, layer.tested(control))
         probed = mlp(*rows, layer.seed, pick_device(layer.device))
-        heard[control] = _on_test(layer, "mlp", probed.predicted, probed.validation, None, probed.warnings)
+        heard[control] = on_test(layer, control, "mlp", probed)
     return heard
 
 
@@ -200,7 +218,7 @@ def _salin2022(layer: Layer) -> dict[str, Heard]:
         runs = salin2022(Split(X, y), Split(test.X, test.y), layer.seed, protocol, pick_device(layer.device))
         epochs = ", ".join(map(str, runs.epochs))
         said = f"the best of {protocol.epochs} epochs was chosen on the test part (epochs {epochs}), which flatters it"
-        answered = _on_test(five, "salin2022", runs.predicted.ravel(), math.nan, None, (said,))
+        answered = on_test(five, control, "salin2022", Probed(runs.predicted.ravel(), math.nan, None, (said,)))
         heard[control] = replace(answered, n_test=len(test.y))
     return heard
 

@@ -70,12 +70,14 @@ def obstacle(condition: str, task: Task, modalities: Sequence[Modality], needs: 
         return f"its targets are {task.unit}s, so the {carrier} must stay, which level '{task.level}' would move"
     if task.unit == "region" and "image" not in read:
         return "its targets are regions of an image that the model does not see"
-    if task.unit == "word" and "text" not in read and not _one_target(examples):
+    if task.unit == "word" and "text" not in read and not one_target(task):
         return "its targets are words of a text that the model does not see"
     return ""
 
 
-def _one_target(examples: Sequence[Example]) -> bool:
+def one_target(task: Task) -> bool:
+    """Say whether every example is asked one thing only, as about its `[MASK]`: a question on the whole input, too."""
+    examples = (example for part in task.splits.values() for example in part)
     return all(sum(target is not None for target in example.target) == 1 for example in examples)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vlprobe import listening
+from vlprobe.cells import Cell
+from vlprobe.controls.control_task import ControlTask, control_task
+from vlprobe.controls.pixels import Looks
+from vlprobe.controls.surface import MADE_OF, Shown, Surface, surfaces
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
-from vlprobe.extraction import Extraction, Forward, ImageDigests, forwards, lacking, layers_of, request
+from vlprobe.extraction import Extraction, Forward, ImageDigests, forwards, lacking, request
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
@@ -27,68 +31,13 @@ PROBE_VERSION = 4
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One result that a cell is to bring."""
-
-    layer: str
-    """Layer address; empty for `majority`, which looks at no layer."""
-    probe: str
-    """As the study calls it: `linear`, ...; empty for `majority`."""
-    control: str
-    """As in `Result`."""
-    key: str
-    """Content address of the result."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One model on one task under one condition with one seed: the unit of planning."""
-
-    model: Encoder
-    """The encoder."""
-    task: Task
-    """The task."""
-    condition: str
-    """As the study names it: `matched`, `matched>mismatched`, ..."""
-    seed: int
-    """One of the study's seeds."""
-    trained: Extraction
-    """Inputs of the condition that the probe is trained on, all parts."""
-    tested: Extraction
-    """Inputs of the condition that it is tested on, all parts."""
-    part: Mapping[str, str]
-    """Example id -> train, validation or test."""
-    layers: tuple[str, ...]
-    """Addresses to probe."""
-    probes: tuple[str, ...]
-    """How to listen to each of them."""
-    key: str
-    """Content address of inputs, targets, parts and seed."""
-
-    def wanted(self, store: Store) -> list[Wanted]:
-        """Return the results that this cell is to bring.
-
-        Which layers a unit can be pooled from is known for sure once the store holds features of the cell.
-        """
-        layers: Sequence[str] = self.layers
-        poolable = layers_of(self.trained, store)
-        if poolable:
-            layers = [layer for layer in layers if layer in poolable]
-        each = [(layer, probe, control) for layer in layers for probe in self.probes for control in listening.SHUFFLED]
-        return [Wanted(*names, self._address(*names)) for names in [("", "", "majority"), *each]]
-
-    def _address(self, layer: str, probe: str, control: str) -> str:
-        """Return the content address of one result; `linear` is not named, being what there is where none is."""
-        named = () if probe in ("", "linear") else (probe,)
-        return digest(self.key, layer, control, *named)
-
-
-@dataclass(frozen=True)
 class Waiting:
     """What one model would still be run on."""
 
     model: Encoder
     """The model."""
+    called: str
+    """As in `Cell`."""
     passes: tuple[Forward, ...]
     """The inputs."""
     stored: int
@@ -128,7 +77,12 @@ class Plan:
 
 
 def make_plan(
-    file: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task], store: Store, done: Mapping[str, object]
+    file: StudyFile,
+    models: Sequence[Encoder],
+    tasks: Sequence[Task],
+    store: Store,
+    done: Mapping[str, object],
+    untrained: Sequence[Encoder] = (),
 ) -> Plan:
     """Lay out a study and say what of it is missing.
 
@@ -138,6 +92,7 @@ def make_plan(
         tasks: loaded.
         store: what is in there need not be computed again.
         done: keys of the results that are there.
+        untrained: twins of models, with random weights, that bear their names: the control `random-init`.
 
     Raises:
         StudyError: a layer that no model has, an unknown pooling.
@@ -145,7 +100,7 @@ def make_plan(
     """
     chosen = {model.name: _layers(file, models, model) for model in models}
     notes = [f"{name} has none of the layers {', '.join(file.layers)}" for name, layers in chosen.items() if not layers]
-    images = ImageDigests()
+    images, looks = ImageDigests(), Looks()
     cells: list[Cell] = []
     skipped: dict[str, None] = {}
     for task in tasks:
@@ -154,12 +109,16 @@ def make_plan(
             try:
                 parts = _readable(cut(task, seed, file.limit, file.bad_rows), models, images, file.bad_rows)
                 skipped |= dict.fromkeys(parts.skipped)
-                able = [model for model in models if chosen[model.name]]
-                cells += _cells(file, chosen, able, _Asked(task, seed, parts, images), notes)
+                able = [model for model in (*models, *untrained) if chosen[model.name]]
+                asked = _Asked(task, seed, parts, images, looks)
+                cells += _cells(file, chosen, able, asked, notes)
             except VlprobeError as error:
                 error.add_note(f"while preparing task {task.name}, seed {seed}")
                 raise
-    cells.sort(key=lambda cell: [model.name for model in models].index(cell.model.name))
+    place = {model.name: i for i, model in enumerate(models)}
+    twins = {id(model) for model in untrained}
+    cells = [replace(cell, controls=("random-init",)) if id(cell.model) in twins else cell for cell in cells]
+    cells.sort(key=lambda cell: (place[cell.model.name], cell.untrained))
     probes, there, unfinished = _progress(cells, store, done)
     waiting = _waiting(unfinished, store, file.numbers.kept)
     return Plan(
@@ -213,6 +172,8 @@ class _Asked:
     """Its cut."""
     images: ImageDigests
     """Shared by all."""
+    looks: Looks
+    """Shared by all."""
 
     def shown(self, condition: str) -> list[Example]:
         """Return all parts as a simple condition pairs them, in the order of the task's file.
@@ -236,10 +197,14 @@ def _cells(
     how = check_pooling(task.unit, getattr(file.pooling, task.unit))
     part = {example.id: name for name, examples in asked.parts.named().items() for example in examples}
     groups = len({example.group for example in (*asked.parts.train, *asked.parts.validation)})
+    read = {side for model in models for side in model.modalities}
+    surface = [name for name in file.controls if MADE_OF.get(name) is None or MADE_OF[name] in read]
+    random_labels = _control_task(file, asked, read, notes)
     shown: dict[str, list[Example]] = {}
     cells = []
     for condition in file.conditions:
         simple = read_condition(condition)
+        beside: Mapping[str, Surface] = {}
         for model in models:
             reasons = [obstacle(each, task, model.modalities, model.needs) for each in simple]
             if any(reasons):
@@ -247,6 +212,8 @@ def _cells(
                 continue
             for each in simple:
                 shown[each] = shown.get(each) or asked.shown(each)
+            here = Shown(task, asked.seed, part, *(shown[each] for each in simple))
+            beside = beside or surfaces(surface, here, asked.images, asked.looks)
             inputs = {
                 each: request(model, shown[each], task.unit, how, asked.images, file.numbers)
                 for each in dict.fromkeys(simple)
@@ -255,12 +222,44 @@ def _cells(
             layers = chosen[model.name]
             if trained.unit != "input":  # a pooler is one vector for the whole input
                 layers = tuple(layer for layer in layers if not layer.endswith(".pooler"))
-            key = _key(trained, tested, part, asked)
             why_not = {probe: listening.obstacle(probe, task, condition, groups) for probe in file.probes}
             notes += filter(None, why_not.values())
-            probes = tuple(probe for probe, why in why_not.items() if not why)
-            cells.append(Cell(model, task, condition, asked.seed, trained, tested, part, layers, probes, key))
+            seen = random_labels.side in model.modalities and here.shows(random_labels.side)
+            cells.append(
+                Cell(
+                    model=model,
+                    task=task,
+                    condition=condition,
+                    seed=asked.seed,
+                    trained=trained,
+                    tested=tested,
+                    part=part,
+                    layers=layers,
+                    zeroth=_zeroth(layers, model) if "layer-0" in file.controls else (),
+                    probes=tuple(probe for probe, why in why_not.items() if not why),
+                    controls=tuple(file.controls),
+                    surfaces={k: each for k, each in beside.items() if each.stands_beside(model.modalities)},
+                    drawn=random_labels.labels if seen else {},
+                    key=_key(trained, tested, part, asked),
+                )
+            )
     return cells
+
+
+def _control_task(file: StudyFile, asked: _Asked, read: Collection[str], notes: list[str]) -> ControlTask:
+    """Return the control task of a task; where there is none, `notes` says why."""
+    if listening.CONTROL_TASK not in file.controls:
+        return ControlTask("text", {})
+    found = control_task(asked.task, asked.parts, asked.seed, asked.looks, read)
+    if found.reason:
+        notes.append(f"{asked.task.name}, {listening.CONTROL_TASK}: not done, {found.reason}")
+    return found
+
+
+def _zeroth(layers: Sequence[str], model: Encoder) -> tuple[str, ...]:
+    """Return the layers 0 of the streams of some layers, where they are not among them."""
+    first = dict.fromkeys(f"{layer.partition('.')[0]}.0" for layer in layers)
+    return tuple(layer for layer in first if layer in model.layers and layer not in layers)
 
 
 def _key(trained: Extraction, tested: Extraction, part: Mapping[str, str], asked: _Asked) -> str:
@@ -287,14 +286,14 @@ def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:
     """Return, of each model, what its cells lack in the store."""
     by_model: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_model.setdefault(cell.model.name, []).append(cell)
+        by_model.setdefault(cell.called, []).append(cell)
     found = []
-    for inside in by_model.values():
+    for called, inside in by_model.items():
         model = inside[0].model
         every = forwards({each.key: each for cell in inside for each in (cell.trained, cell.tested)}.values())
         passes = lacking(inside[0].trained.home, every, store)
         asked = (question.example.target for each in passes for question in each.questions)
         rows = sum(target is not None for targets in asked for target in targets)
         size = rows * sum(model.layers.values()) * np.dtype(dtype).itemsize
-        found.append(Waiting(model, tuple(passes), len(every) - len(passes), size))
+        found.append(Waiting(model, called, tuple(passes), len(every) - len(passes), size))
     return found

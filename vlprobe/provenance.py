@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 PACKAGES = ("vlprobe", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn", "pillow")
 
 
-def describe(study: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task], plan: Plan) -> dict[str, Any]:
+def describe(
+    study: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task], plan: Plan, untrained: Sequence[Encoder] = ()
+) -> dict[str, Any]:
     """Return the content of `study.json`, plain enough for JSON."""
     return {
         "study": study.model_dump(mode="json"),
@@ -28,6 +30,7 @@ def describe(study: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task],
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "models": [_model(model) for model in models],
+        "untrained": [_model(model) for model in untrained],
         "tasks": [_task(task) for task in tasks],
         "images": plan.images,
         "not_done": list(plan.notes),

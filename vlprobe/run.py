@@ -10,13 +10,14 @@ from typing import Protocol
 
 import numpy as np
 
+from vlprobe.cells import Cell, Wanted
 from vlprobe.engines import Engine
 from vlprobe.errors import DataError, VlprobeError
 from vlprobe.extraction import features, layers_of, left_out
 from vlprobe.extraction.jobs import Asked, Job, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
-from vlprobe.listening import LISTENERS, Heard, Layer, majority
-from vlprobe.plan import Cell, Plan, Wanted
+from vlprobe.listening import LISTENERS, Heard, Layer
+from vlprobe.plan import Plan
 from vlprobe.results import Results
 from vlprobe.store import Damaged, Store
 from vlprobe.study_file import StudyFile
@@ -32,13 +33,13 @@ class Workplace:
     engine: Engine
     """Where models are run."""
     asked: Mapping[str, Asked]
-    """Model name -> what another process makes the same model of."""
+    """What a cell's model is called -> what another process makes the same model of."""
     file: StudyFile
     """The study's settings."""
 
     def models_at_hand(self, plan: Plan, advance: Callable[[int], None]) -> AbstractContextManager[None]:
         """Lend the models that are loaded here to the jobs that are run here."""
-        return at_hand({self.asked[cell.model.name].key: cell.model for cell in plan.cells}, advance)
+        return at_hand({self.asked[cell.called].key: cell.model for cell in plan.cells}, advance)
 
 
 class Bars(Protocol):
@@ -69,7 +70,7 @@ def run(plan: Plan, results: Results, workplace: Workplace, progress: bool) -> l
     notes: dict[str, dict[str, None]] = {"skipped_rows": {}, "computed_again": {}}
     try:
         with _bars(plan, progress) as bars, workplace.models_at_hand(plan, bars.forward):
-            for _, same_model in groupby(plan.cells, key=lambda cell: cell.model.name):
+            for _, same_model in groupby(plan.cells, key=lambda cell: cell.called):
                 cells = list(same_model)
                 _represent(cells, results, workplace, bars)
                 for cell in cells:
@@ -104,7 +105,7 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
     """
     part, parts = shard
     todo: list[Job] = []
-    for _, same_model in groupby(plan.cells, key=lambda cell: cell.model.name):
+    for _, same_model in groupby(plan.cells, key=lambda cell: cell.called):
         todo += _jobs(list(same_model), results, workplace)
     told: list[int] = []
     with _bars(plan, progress) as bars:
@@ -123,7 +124,7 @@ def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> list
     """Return what the cells of one model lack, each distinct input once for all of them."""
     lacking = [cell for cell in cells if _lacks(cell, results, workplace.store)]
     extractions = {each.key: each for cell in lacking for each in (cell.trained, cell.tested)}
-    return jobs(workplace.asked[cells[0].model.name], list(extractions.values()))
+    return jobs(workplace.asked[cells[0].called], list(extractions.values()))
 
 
 def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, bars: Bars) -> None:
@@ -134,7 +135,7 @@ def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, ba
         workplace.store.refresh(cells[0].trained.home)  # to see what the jobs have written
     except VlprobeError as error:
         tasks = ", ".join(dict.fromkeys(cell.task.name for cell in cells))
-        error.add_note(f"while computing the representations of {cells[0].model.name} for {tasks}")
+        error.add_note(f"while computing the representations of {cells[0].called} for {tasks}")
         raise
 
 
@@ -162,13 +163,17 @@ def _run_cell(
                 _represent([cell], results, workplace, bars)
                 _compute_results(cell, results, store, file.device, bars)
         except VlprobeError as error:
-            error.add_note(f"while running {cell.model.name} on {cell.task.name}, {cell.condition}, seed {cell.seed}")
+            error.add_note(f"while running {cell.called} on {cell.task.name}, {cell.condition}, seed {cell.seed}")
             raise
     found = []
     for wanted in cell.wanted(store):
         # A result of the same inputs under another name (a text model does not see the mismatch) is not made twice.
         labelled = replace(
-            results.known[wanted.key], model=cell.model.name, stage=cell.model.stage, condition=cell.condition
+            results.known[wanted.key],
+            model=cell.model.name,
+            stage=cell.model.stage,
+            condition=cell.condition,
+            control=wanted.control,
         )
         results.add(labelled)
         found.append(labelled)
@@ -188,17 +193,19 @@ def _compute_results(cell: Cell, results: Results, store: Store, device: str, ba
     for wanted in cell.wanted(store):
         if wanted.key not in results.known:
             by_layer.setdefault(wanted.layer, []).append(wanted)
+    for wanted in by_layer.pop("", ()):
+        answered = cell.surfaces[wanted.control].hear()
+        results.add(_result(cell, wanted, cell.task.unit, answered), answered.predictions)
+        bars.probed(1)
     poolings = layers_of(cell.trained, store)
     for name, wanted_here in by_layer.items():
-        source = name or next(iter(poolings))  # the majority needs targets, which every layer brings
-        layer = Layer(cell.task, cell.seed, _parts(cell, store, source), device)
+        layer = Layer(cell.task, cell.seed, _parts(cell, store, name), device, cell.drawn)
         heard: dict[str, Mapping[str, Heard]] = {}
         for wanted in wanted_here:
             if wanted.probe not in heard:
-                listen = LISTENERS[wanted.probe] if wanted.probe else lambda layer: {"majority": majority(layer)}
-                heard[wanted.probe] = listen(layer)
-            answered = heard[wanted.probe][wanted.control]
-            unit = f"{cell.trained.unit}: {poolings[name]}" if name else cell.trained.unit
+                heard[wanted.probe] = LISTENERS[wanted.probe](layer)
+            answered = heard[wanted.probe][wanted.trained_on]
+            unit = f"{cell.trained.unit}: {poolings[name]}"
             results.add(_result(cell, wanted, unit, answered), answered.predictions)
             bars.probed(1)
 
@@ -225,7 +232,7 @@ def _result(cell: Cell, wanted: Wanted, unit: str, heard: Heard) -> Result:
         level=cell.task.level,
         model=cell.model.name,
         stage=cell.model.stage,
-        revision=cell.model.revision,
+        revision=cell.model.revision if wanted.layer else "",
         condition=cell.condition,
         layer=wanted.layer,
         unit=unit,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from vlprobe.types import Result, Task
 
 
+@dataclass(frozen=True)
+class Untrained:
+    """The control `random-init`: models as they were before any training."""
+
+    twins: tuple[Encoder, ...]
+    """Of models, whose names and stages they bear."""
+    specs: Mapping[str, Mapping[str, Any]]
+    """Model name -> what its twin is made of, as for `load_model`."""
+    notes: tuple[str, ...]
+    """Models that have none, and why."""
+
+
 @dataclass
 class Study:
     """A study, ready to be planned and run.
@@ -35,6 +47,7 @@ class Study:
     folder: Path
     _models: list[Encoder] = field(default_factory=list, repr=False)
     _tasks: list[Task] = field(default_factory=list, repr=False)
+    _untrained: Untrained | None = field(default=None, repr=False)
 
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> Study:
@@ -79,6 +92,28 @@ class Study:
             self._models = models
         return self._models
 
+    def untrained(self) -> Untrained:
+        """Load the twins with random weights, once, where the study asks for the control `random-init`.
+
+        Raises:
+            StudyError, CheckpointError: see `load_model`.
+        """
+        if self._untrained is None:
+            from vlprobe.encoders import load_model, untrained_spec
+
+            twins, specs, notes = [], {}, []
+            models = zip(self.file.models, self.models(), strict=True) if "random-init" in self.file.controls else ()
+            for spec, model in models:
+                drawn, reason = untrained_spec(spec)
+                if reason:
+                    notes.append(f"{model.name}, random-init: not done, {reason}")
+                    continue
+                twin = load_model(drawn, folder=self.folder, device=self.file.device)
+                twin.name, twin.stage, specs[model.name] = model.name, model.stage, drawn
+                twins.append(twin)
+            self._untrained = Untrained(tuple(twins), specs, tuple(notes))
+        return self._untrained
+
     def tasks(self) -> list[Task]:
         """Load the tasks, once.
 
@@ -116,7 +151,10 @@ class Study:
         """
         from vlprobe.plan import make_plan
 
-        return make_plan(self.file, self.models(), self.tasks(), self.store(), self.results().known)
+        untrained = self.untrained()
+        known = self.results().known
+        plan = make_plan(self.file, self.models(), self.tasks(), self.store(), known, untrained.twins)
+        return replace(plan, notes=plan.notes + untrained.notes)
 
     def run(self, progress: bool = False, engine: Engine | None = None) -> list[Result]:
         """Compute what is missing, write it to the results folder, and return all results of this study.
@@ -136,7 +174,7 @@ class Study:
         results = self.results()
         plan = self.plan()
         check_space(plan, self.store().folder)
-        results.describe(describe(self.file, self.models(), self.tasks(), plan))
+        results.describe(describe(self.file, self.models(), self.tasks(), plan, self.untrained().twins))
         with self._workplace(engine) as workplace:
             return run(plan, results, workplace, progress)
 
@@ -165,6 +203,7 @@ class Study:
     @contextmanager
     def _workplace(self, engine: Engine | None) -> Iterator[Workplace]:
         """Yield where the models are run; workers that were started here are ended."""
+        from vlprobe.cells import untrained
         from vlprobe.device import gpus
         from vlprobe.engines import Here, Processes
         from vlprobe.extraction.jobs import Asked
@@ -174,6 +213,7 @@ class Study:
         settings = (self.folder, file.device, store.folder, file.batch_size, file.bad_rows, file.numbers)
         specs = zip(self.models(), file.models, strict=True)
         asked = {model.name: Asked(spec, *settings) for model, spec in specs}
+        asked |= {untrained(name): Asked(spec, *settings) for name, spec in self.untrained().specs.items()}
         found = gpus(file.device)
         chosen = engine or (Processes(found) if found > 1 else Here())
         try:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from vlprobe.errors import did_you_mean
 from vlprobe.pairing import read_condition
-from vlprobe.probes import PROBES
+from vlprobe.probes import ASKED_FOR, CONTROLS, PROBES
 from vlprobe.settings import Settings
 from vlprobe.types import Numbers
 
@@ -38,6 +38,8 @@ class StudyFile(Settings):
     """How each unit is pooled."""
     probes: list[str] = ["linear"]
     """How to listen; see `vlprobe list probes`. `linear` is always there, and is the answer; others stand beside it."""
+    controls: Literal["all"] | list[str] = [name for name in CONTROLS if name not in ASKED_FOR]
+    """What stands beside every number; see `vlprobe.probes.CONTROLS`. `majority` is always there."""
     seeds: list[int] = Field(default=[0], min_length=1)
     """Each draws a split (where none is given), a derangement, a validation part and controls of its own."""
     data: dict[str, str] = {}
@@ -80,6 +82,15 @@ class StudyFile(Settings):
         if len(set(probes)) != len(probes):
             raise ValueError("probes must be different")
         return ["linear", *(probe for probe in probes if probe != "linear")]
+
+    @field_validator("controls")
+    @classmethod
+    def _of_the_table(cls, controls: Literal["all"] | list[str]) -> list[str]:
+        named = list(CONTROLS) if controls == "all" else controls
+        for control in named:
+            if control not in CONTROLS:
+                raise ValueError(f"unknown control '{control}'{did_you_mean(control, CONTROLS)}")
+        return [name for name in CONTROLS if name == "majority" or name in named]
 
     @field_validator("conditions")
     @classmethod

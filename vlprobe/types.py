@@ -220,11 +220,11 @@ class Result:
     stage: str
     """What the checkpoint was trained for: `pretrained`, `vqa`, `nlvr2`, `random`, ..."""
     revision: str
-    """Hub commit, or sha256 of the checkpoint's files."""
+    """Hub commit, or sha256 of the checkpoint's files; empty for a control that looks at no model."""
     condition: str
     """`matched`, `mismatched`, `text-only`, `image-only`, or `A>B`: trained on A, tested on B."""
     layer: str
-    """Layer address."""
+    """Layer address; empty for a control that looks at no layer."""
     unit: str
     """What was pooled, and how: `input: cls`, `word: first`, `region: box`, ..."""
     probe: str
@@ -232,7 +232,7 @@ class Result:
     seed: int
     """Drew the split, the derangement, the validation part and the shuffled labels."""
     control: str
-    """Empty for the probe itself; `majority` or `shuffled-labels` for a control beside it."""
+    """Empty for the probe itself; for a control beside it, its name in `vlprobe.probes.CONTROLS`."""
     metric: str
     """`accuracy`, `r2` (1 - residual / total sum of squares on the test part), or `compression` (bits of the uniform
     code / bits of the online code)."""

@@ -15,7 +15,7 @@ from vlprobe.errors import StudyError, did_you_mean
 from vlprobe.settings import Settings, parse, resolve_path
 from vlprobe.types import Modality
 
-__all__ = ["FAMILIES", "Encoder", "Family", "ModelSettings", "load_model"]
+__all__ = ["FAMILIES", "Encoder", "Family", "ModelSettings", "load_model", "untrained_spec"]
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,26 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         encoder.stage = "random"
     encoder.revision = encoder.revision or checkpoint.revision
     return encoder
+
+
+def untrained_spec(spec: str | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what names the twin of a model that differs in its weights alone, drawn from seed 0; or why it has none.
+
+    Args:
+        spec: of the model, as for `load_model`.
+
+    Returns:
+        (spec of the twin, ""), or ({}, the reason).
+
+    Raises:
+        StudyError: the entry is wrong.
+    """
+    settings = parse(ModelSettings, {"model": spec} if isinstance(spec, str) else spec, "models")
+    if settings.file is not None:
+        return {}, "a class of your own says itself what its weights are; list one with random weights in `models`"
+    if settings.weights == "random":
+        return {}, "its weights are random anyway"
+    return settings.model_dump(include=settings.model_fields_set) | {"weights": "random", "seed": 0}, ""
 
 
 def _out_of_the_zoo(settings: ModelSettings, folder: Path) -> ModelSettings:

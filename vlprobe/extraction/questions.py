@@ -29,7 +29,7 @@ class ImageDigests:
     """sha256 of images, each file read and decoded once: so a damaged file is found before a model runs."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, str] = {}
+        self._known: dict[Path | bytes, str] = {}
 
     def __call__(self, example: Example) -> str:
         """Return the digest of an example's image, empty for none.
@@ -40,17 +40,14 @@ class ImageDigests:
         image = example.image
         if image is None:
             return ""
-        if isinstance(image, bytes):
-            open_image(image, example.place)
-            return hashlib.sha256(image).hexdigest()
         if image not in self._known:
             open_image(image, example.place)
-            self._known[image] = file_digest(image)
+            self._known[image] = file_digest(image) if isinstance(image, Path) else hashlib.sha256(image).hexdigest()
         return self._known[image]
 
     def files(self) -> dict[str, str]:
-        """Return file -> digest of all images asked for so far."""
-        return {str(path): known for path, known in self._known.items()}
+        """Return file -> digest of all image files asked for so far."""
+        return {str(path): known for path, known in self._known.items() if isinstance(path, Path)}
 
 
 @dataclass(frozen=True)

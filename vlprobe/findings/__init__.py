@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from vlprobe.findings.answers import Answer, Reader, best_layer, choose, of_linear
-from vlprobe.findings.compared import Compared, architectures_of, compare_all, unseeing
-from vlprobe.findings.finding import FILE, KINDS, Finding, read_findings, write_findings
+from vlprobe.findings.answers import Answer, Reader, answering_layers, best_layer, choose, of_linear
+from vlprobe.findings.compared import CONTROLS, Compared, architectures_of, compare_all, unseeing
+from vlprobe.findings.finding import FILE, KINDS, Finding, count, read_findings, write_findings
 from vlprobe.findings.reliance import RELIANCE_FILE, Reliance, find_reliance, read_reliance, write_reliance
 from vlprobe.findings.verdicts import VERDICTS, verdict
-from vlprobe.findings.wording import sentence, unseeing_sentence, verdict_sentence
+from vlprobe.findings.wording import layer_of, sentence, unseeing_sentence, verdict_sentence
 from vlprobe.results import Results
 from vlprobe.types import Result
 
@@ -22,17 +22,22 @@ __all__ = [
     "VERDICTS",
     "Finding",
     "Reliance",
+    "answering_layers",
     "best_layer",
+    "count",
     "find",
     "find_reliance",
     "headlines",
     "of_linear",
     "read_findings",
     "read_reliance",
+    "unbeaten",
     "write_findings",
     "write_reliance",
 ]
 
+BESIDE = tuple(kind for kind in CONTROLS if kind != "random")
+"""Kinds of controls that stand beside every number; `random` compares with a model that the study lists."""
 BENEATH = ("majority", "mismatched", "rest", "unseen")
 """Kinds that a verdict is made of."""
 
@@ -40,8 +45,8 @@ BENEATH = ("majority", "mismatched", "rest", "unseen")
 def find(results: Results, chosen: Iterable[Result] | None = None) -> list[Finding]:
     """Return all that results tell, the most important first: what was shown, large before small; then the rest.
 
-    Every model answers at the layer chosen on the validation part. Holm's correction runs over all tests. The same
-    results give the same findings, whatever their order in the file.
+    Every model answers at the layer chosen on the validation part. Holm's correction runs over all tests of a family
+    (see `compared.CONTROLS`). The same results give the same findings, whatever their order in the file.
 
     Args:
         results: the folder, with the predictions.
@@ -72,11 +77,16 @@ def headlines(findings: Sequence[Finding]) -> list[Finding]:
     known = {_whose(each) for each in findings if each.kind == "majority" and each.significant}
 
     def told(finding: Finding) -> bool:
-        if finding.kind == "shuffled-labels":  # news where a probe is above the majority, but not above chance
-            return not finding.significant and _whose(finding) in known
+        if finding.kind in BESIDE:
+            return unbeaten(finding) and _whose(finding) in known
         return finding.kind not in BENEATH or _whose(finding) not in judged
 
     return [finding for finding in findings if told(finding)]
+
+
+def unbeaten(finding: Finding) -> bool:
+    """Say whether a probe was not shown to be better than a control: news where it beats the majority class."""
+    return finding.kind in BESIDE and not (finding.significant and finding.effect > 0)
 
 
 def _whose(each: Answer | Finding) -> tuple[str, str, str]:
@@ -93,8 +103,8 @@ def _importance(finding: Finding) -> tuple[object, ...]:
 
 def _of_test(test: Compared) -> Finding:
     found = test.comparison
-    asked = (test.first, *(() if test.control == "majority" else (test.second,)), *test.wrong)
-    names = (test.first.condition, test.control or test.second.condition)
+    control = test.second.words if test.control == "words" else test.control
+    names = (test.first.condition, control or test.second.condition)
     if test.kind in ("stage", "stage-loss", "random"):
         names = (f"{test.first.model} ({test.first.stage})", f"{test.second.model} ({test.second.stage})")
     return Finding(
@@ -109,7 +119,7 @@ def _of_test(test: Compared) -> Finding:
         corrected=test.corrected,
         smallest=found.smallest,
         scores=dict(zip(names, found.scores, strict=True)),
-        layers=tuple(each.layer for each in asked),
+        layers=(*filter(None, (test.first.layer, layer_of(test))), *(each.layer for each in test.wrong)),
         n=found.n,
         groups=found.groups,
         significant=bool(test.sign),

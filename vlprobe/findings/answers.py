@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from vlprobe.comparisons import pool
@@ -33,7 +33,13 @@ class Answer:
     layer: str
     """Chosen on the validation part."""
     keys: Mapping[str, Mapping[int, str]]
-    """Control (empty: the probe) -> seed -> key of the result; of the chosen layer, and of the majority."""
+    """Control (empty: the probe) -> seed -> key of the result. Of controls of a layer, that of the chosen layer; of
+    `layer-0`, the first of its stream; of `random-init`, the layer that is best there. `words` is the better of
+    `bag-of-words` and `n-grams` on the validation part."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Control -> the layer that answers for it; empty where it looks at none."""
+    words: str = ""
+    """What `words` is."""
 
 
 def of_linear(results: Iterable[Result]) -> list[Result]:
@@ -41,26 +47,45 @@ def of_linear(results: Iterable[Result]) -> list[Result]:
     return [result for result in results if not result.probe or result.probe in LINEAR]
 
 
-def best_layer(results: Sequence[Result]) -> str:
+def best_layer(results: Sequence[Result], control: str = "") -> str:
     """Return the layer where the linear probe has the best mean validation score over seeds; of equal ones, the first.
 
     Layers that lack a seed which others have (a run that was stopped) are not in the choice.
 
     Args:
-        results: of one model on one task under one condition; controls and other probes are passed over.
+        results: of one model on one task under one condition; other probes are passed over.
+        control: `random-init`: the best layer of the model with random weights; other controls are passed over.
     """
     by_layer: dict[str, dict[int, float]] = {}
     for result in of_linear(results):
-        if not result.control:
+        if result.control == control:
             by_layer.setdefault(result.layer, {})[result.seed] = result.validation
-    most = max(len(scores) for scores in by_layer.values())
-    layers = sorted((name for name, scores in by_layer.items() if len(scores) == most), key=_place)
+    return max(sorted(_whole(by_layer), key=_place), key=lambda layer: _mean(by_layer[layer]))
 
-    def mean(layer: str) -> float:
-        value = fmean(score for _, score in sorted(by_layer[layer].items()))
-        return -math.inf if math.isnan(value) else value
 
-    return max(layers, key=mean)
+def words_of(results: Sequence[Result]) -> str:
+    """Return which control on words has the better mean validation score over seeds, `bag-of-words` first; or ""."""
+    by_name: dict[str, dict[int, float]] = {}
+    for result in results:
+        if result.control in ("bag-of-words", "n-grams"):
+            by_name.setdefault(result.control, {})[result.seed] = result.validation
+    return max(sorted(_whole(by_name)), key=lambda name: _mean(by_name[name]), default="")
+
+
+def _whole(scores: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Return the names that have as many seeds as any."""
+    most = max(map(len, scores.values()), default=0)
+    return [name for name, seeds in scores.items() if len(seeds) == most]
+
+
+def _mean(scores: Mapping[int, float]) -> float:
+    value = fmean(score for _, score in sorted(scores.items()))
+    return -math.inf if math.isnan(value) else value
+
+
+def first_layer(layer: str) -> str:
+    """Return layer 0 of a layer's stream."""
+    return f"{layer.partition('.')[0]}.0"
 
 
 def _place(layer: str) -> tuple[str, int, str]:
@@ -100,20 +125,47 @@ def _cells(results: Iterable[Result]) -> list[list[Result]]:
 
 
 def _answer(rows: Sequence[Result], layer: str) -> Answer:
-    first = rows[0]
+    first, layers = rows[0], answering_layers(rows, layer)
     keys: dict[str, dict[int, str]] = {}
     for row in rows:
-        if row.layer not in (layer, ""):
-            continue
-        seeds = keys.setdefault(row.control, {})
-        if seeds.get(row.seed, row.key) != row.key:
-            raise DataError(
-                f"task {row.task}, {row.model}, {row.condition}, seed {row.seed}: two results for {row.layer or 'the'} "
-                f"{row.control or 'probe'}. They are of two runs, with another limit or other data; give each run a "
-                "results folder of its own, or pass the results of one run"
-            )
-        seeds[row.seed] = row.key
-    return Answer(first.task, first.level, first.metric, first.model, first.stage, first.condition, layer, keys)
+        for control in _answers_for(row, layers):
+            seeds = keys.setdefault(control, {})
+            if seeds.get(row.seed, row.key) != row.key:
+                raise DataError(
+                    f"task {row.task}, {row.model}, {row.condition}, seed {row.seed}: two results for "
+                    f"{row.layer or 'the'} {row.control or 'probe'}. They are of two runs, with another limit or other "
+                    "data; give each run a results folder of its own, or pass the results of one run"
+                )
+            seeds[row.seed] = row.key
+    words = words_of(rows)
+    if words:
+        keys["words"] = keys[words]
+    return Answer(
+        first.task, first.level, first.metric, first.model, first.stage, first.condition, layer, keys, layers, words
+    )
+
+
+def answering_layers(rows: Sequence[Result], layer: str) -> dict[str, str]:
+    """Return control (empty: the probe) -> the layer that answers for it.
+
+    Args:
+        rows: of one model, task and condition.
+        layer: that answers for the probe, and for those controls that are of it.
+    """
+    layers = dict.fromkeys((row.control for row in rows if row.layer), layer)
+    if any(row.layer == first_layer(layer) and row.control in ("", "layer-0") for row in rows):
+        layers["layer-0"] = first_layer(layer)
+    if "random-init" in layers:
+        layers["random-init"] = best_layer(rows, "random-init")
+    return layers
+
+
+def _answers_for(row: Result, layers: Mapping[str, str]) -> list[str]:
+    """Return the controls (empty: the probe) that a result answers for: the probe may be its own layer 0."""
+    if not row.layer:
+        return [row.control]
+    mine = [row.control] if layers.get(row.control) == row.layer else []
+    return [*mine, *(["layer-0"] if not row.control and layers.get("layer-0") == row.layer else [])]
 
 
 class Reader:

@@ -7,9 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from vlprobe.comparisons import Comparison, compare, compare_losses, holm, shared
 from vlprobe.findings.answers import Answer, Reader
 from vlprobe.statistics import LEVEL
+from vlprobe.types import Predictions
+
+CONTROLS = ("shuffled-labels", "words", "pixels", "control-task", "layer-0", "random-init", "random")
+"""Kinds that ask whether a number is worth anything: a family of their own for the correction, so that a study that
+looks at more controls does not see less of where a model takes what it knows from."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Compared:
     wrong: tuple[Answer, ...] = ()
     """Where losses are compared: what the first and the second answered with another's image (vision tasks: text)."""
     corrected: float = math.nan
-    """p, corrected for the number of tests."""
+    """p, corrected for the number of tests of its family: those of `CONTROLS`, or the others."""
 
     @property
     def sign(self) -> int:
@@ -42,7 +49,7 @@ class Compared:
 
 
 def compare_all(answers: Sequence[Answer], read: Reader, architectures: Mapping[str, object]) -> list[Compared]:
-    """Return every comparison of a study, p corrected for their number by Holm's method.
+    """Return every comparison of a study, p corrected by Holm's method for the number in each of two families.
 
     Args:
         answers: one for every model, task and condition.
@@ -63,14 +70,27 @@ def compare_all(answers: Sequence[Answer], read: Reader, architectures: Mapping[
             continue
         given = [read(first), read(second, control), *map(read, wrong)]
         same, seed = shared(*given), min(first.keys[""])
+        if control == "control-task":
+            same = tuple(_rightness(each) for each in same)
         if len(same[0].id):  # else a run was stopped before they had a seed in common
             if wrong:
                 found = compare_losses((same[0], same[2]), (same[1], same[3]), seed)
             else:
                 found = compare(same[0], same[1], seed)
             made.append(Compared(kind, first, second, control, found, len(given[0].id), wrong))
-    corrected = holm([each.comparison.p for each in made])
-    return [replace(each, corrected=p) for each, p in zip(made, corrected, strict=True)]
+    return _corrected(made, True) + _corrected(made, False)
+
+
+def _corrected(made: Sequence[Compared], controls: bool) -> list[Compared]:
+    family = [each for each in made if (each.kind in CONTROLS) == controls]
+    corrected = holm([each.comparison.p for each in family])
+    return [replace(each, corrected=p) for each, p in zip(family, corrected, strict=True)]
+
+
+def _rightness(predictions: Predictions) -> Predictions:
+    """Return whether each answer was right, as an answer: probes of different labels are compared by that."""
+    right = np.where(predictions.predicted == predictions.target, "right", "wrong")
+    return replace(predictions, target=np.full(len(right), "right"), predicted=right)
 
 
 _Asked = tuple[str, Answer, Answer, str]
@@ -79,7 +99,12 @@ _Under = Mapping[tuple[str, str, str, str], Answer]
 
 def _inside(matched: Answer, under: _Under) -> Iterator[_Asked]:
     """Yield (kind, first, second, control) of the comparisons inside one model on one task."""
-    yield from ((control, matched, matched, control) for control in matched.keys if control)
+    for control, keys in matched.keys.items():
+        if control in ("", "bag-of-words", "n-grams"):
+            continue  # of the last two, the better one is asked about: `words`
+        if control == "layer-0" and keys == matched.keys[""]:
+            continue  # it is the best layer itself
+        yield control, matched, matched, control
     for condition in ("mismatched", "text-only", "image-only"):
         other = under.get((matched.task, matched.model, matched.stage, condition))
         if other is None or same_input(matched, other):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlprobe.errors import DataError
+from vlprobe.findings.compared import CONTROLS
 from vlprobe.findings.verdicts import VERDICTS
 from vlprobe.results import Results
 
@@ -19,6 +20,11 @@ KINDS = {
     "verdict": "where a model takes the target from: made of majority, mismatched and rest",
     "majority": "matched against the majority class (the mean, for numbers)",
     "shuffled-labels": "matched against the same probe trained on shuffled labels",
+    "words": "matched against a bag of words or n-grams, whichever is better on the validation part",
+    "pixels": "matched against a thumbnail and a colour histogram",
+    "control-task": "matched against random labels of types, in accuracy: the probe's selectivity",
+    "layer-0": "matched against the same probe on the input of the stream's first block",
+    "random-init": "matched against the same model with random weights, at its own best layer",
     "mismatched": "matched against mismatched",
     "rest": "mismatched against the majority class: what is left with a wrong image (vision tasks: text)",
     "unseen": "matched and mismatched are the same input to the model: there is nothing to test",
@@ -51,7 +57,7 @@ class Finding:
     p: float
     """Two-sided, of the exchange test; NaN where nothing was tested."""
     corrected: float
-    """p, corrected by Holm's method for all tests of the study."""
+    """p, corrected by Holm's method for all tests of the study that belong to its family: `CONTROLS`, or the others."""
     smallest: float
     """The smallest difference that this test part would have shown four times out of five, before correction; NaN
     where it could show none, or nothing was tested."""
@@ -59,8 +65,8 @@ class Finding:
     """The scores that it is made from, by name, on the items that both sides answered, all seeds together; of
     `stage-loss`, what each of the two loses."""
     layers: tuple[str, ...]
-    """Layers of the two probes, chosen on the validation part; empty for the majority; of `stage-loss`, then those of
-    the two with a wrong image (text)."""
+    """Layers of the two probes, chosen on the validation part, without those that look at none; of `stage-loss`, then
+    those of the two with a wrong image (text)."""
     n: int
     """Items compared, over all seeds."""
     groups: int
@@ -79,9 +85,15 @@ def write_findings(results: Results, findings: Sequence[Finding], complete: bool
         findings: what `find` returned.
         complete: whether the study ran to its end.
     """
-    tests = sum(finding.kind != "verdict" and not math.isnan(finding.p) for finding in findings)
-    content = {"complete": complete, "tests": tests, "kinds": KINDS, "verdicts": VERDICTS}
+    tests, controls = count(findings)
+    content = {"complete": complete, "tests": tests, "controls": controls, "kinds": KINDS, "verdicts": VERDICTS}
     results.write(FILE, content | {"findings": [plain(asdict(finding)) for finding in findings]})
+
+
+def count(findings: Sequence[Finding]) -> tuple[int, int]:
+    """Return how many tests there are in the family of where a model takes it from, and in that of controls."""
+    tested = [each.kind in CONTROLS for each in findings if each.kind != "verdict" and not math.isnan(each.p)]
+    return tested.count(False), tested.count(True)
 
 
 def read_findings(folder: Path) -> list[Finding]:

@@ -16,12 +16,26 @@ METRICS = {"accuracy": "accuracy", "r2": "R²"}
 BASES = {"accuracy": "the majority class", "r2": "the mean"}
 """What the control `majority` answers."""
 
+WORDS = {"bag-of-words": "a bag of words", "n-grams": "a bag of n-grams"}
+"""What the control `words` is called."""
+
 CLAIMS = {
     "majority": ("{a} knows more than {base}", "{a} is below {base}",
                  "{a} is not shown to differ from {base}"),
     "shuffled-labels": ("{a} knows more than a probe trained on shuffled labels",
                         "{a} is below a probe trained on shuffled labels",
                         "{a} is not shown to differ from a probe trained on shuffled labels"),
+    "words": ("{a} knows more than {words} tells", "{a} is below {words}",
+              "{a} is not shown to know more than {words} tells"),
+    "pixels": ("{a} knows more than raw pixels tell", "{a} is below raw pixels",
+               "{a} is not shown to know more than raw pixels tell"),
+    "control-task": ("the probe of {a} is selective, and does better than on random labels of types",
+                     "the probe of {a} does better on random labels of types",
+                     "the probe of {a} is not shown to do better than on random labels of types"),
+    "layer-0": ("{a} knows more than its layer 0", "{a} knows less than its layer 0",
+                "{a} is not shown to know more than its layer 0"),
+    "random-init": ("{a} knows more than with random weights", "{a} knows less than with random weights",
+                    "{a} is not shown to know more than with random weights"),
     "mismatched": ("{a} loses with a wrong {moved}", "{a} gains with a wrong {moved}",
                    "{a} is not shown to lose with a wrong {moved}"),
     "rest": ("with a wrong {moved}, {a} still knows more than {base}",
@@ -43,9 +57,12 @@ def sentence(test: Compared) -> str:
     """Return what one comparison found, as one sentence."""
     first, second, found = test.first, test.second, test.comparison
     claim = CLAIMS[test.kind][{1: 0, -1: 1, 0: 2}[test.sign]]
-    said = claim.format(a=name(first), b=name(second), moved=SIDES[first.level][1], base=BASES[first.metric])
+    words = WORDS.get(second.words, "")
+    said = claim.format(
+        a=name(first), b=name(second), moved=SIDES[first.level][1], base=BASES[first.metric], words=words
+    )
     one, other = found.scores
-    against = "" if test.control == "majority" else f" ({second.layer})"
+    against = f" ({layer_of(test)})" if layer_of(test) else ""
     numbers = f"{METRICS[first.metric]} {one:.3f} ({first.layer}) against {other:.3f}{against}"
     if test.wrong:
         layers = [f"{own.layer}, {wrong.layer}" for own, wrong in zip((first, second), test.wrong, strict=True)]
@@ -55,6 +72,11 @@ def sentence(test: Compared) -> str:
     if found.n < test.asked:
         text += f", on the {found.n} of {test.asked} items that both answered"
     return f"{text}." if test.sign else f"{text}; {unseen(test)}."
+
+
+def layer_of(test: Compared) -> str:
+    """Return the layer of the second of two that are compared; empty where it looks at none."""
+    return test.second.layers.get(test.control, "") if test.control else test.second.layer
 
 
 def name(answer: Answer) -> str:

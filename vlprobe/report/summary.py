@@ -7,18 +7,20 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from vlprobe.findings import Finding, best_layer, of_linear
-from vlprobe.probes import LINEAR
+from vlprobe.findings import Finding, answering_layers, best_layer, of_linear, unbeaten
+from vlprobe.probes import CONTROLS, LINEAR
 from vlprobe.types import Result
 
 
 def summarise(results: Iterable[Result], findings: Sequence[Finding] = ()) -> dict[str, Any]:
-    """Return {task: {level, metric, conditions, rows: {model: {condition: cell}}, verdicts: {model: verdict}}}.
+    """Return {task: {level, metric, conditions, surface, rows: {model: {condition: cell}}, verdicts: {model: ...}}}.
 
     A cell is the layer where the linear probe has the best mean validation score over seeds (the test part takes no
     part in the choice), with its mean test score, the interval that holds every seed's interval, and the controls
-    beside it; under `beside`, what other probes made of that layer. A verdict says where the model takes the target
-    from, what it does not see, and whether matched was shown to differ from mismatched.
+    beside it; under `beside`, what other probes made of that layer. `surface` is {condition: {control: score}} of
+    the controls that look at no layer, and so are the same for all models. A verdict says where the model takes the
+    target from, what it does not see, whether matched was shown to differ from mismatched, and which controls a probe
+    that beats the majority class was not shown to beat.
 
     Args:
         results: of one run.
@@ -37,7 +39,8 @@ def _verdicts(findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:
     verdicts: dict[str, dict[str, Any]] = {}
     for finding in findings:
         mine = verdicts.setdefault(
-            f"{finding.model} ({finding.stage})", {"verdict": "", "unseen": False, "differs": False}
+            f"{finding.model} ({finding.stage})",
+            {"verdict": "", "unseen": False, "differs": False, "unbeaten": []},
         )
         if finding.kind == "verdict":
             mine["verdict"] = finding.verdict
@@ -45,6 +48,12 @@ def _verdicts(findings: Sequence[Finding]) -> dict[str, dict[str, Any]]:
             mine["unseen"] = True
         if finding.kind == "mismatched":
             mine["differs"] = finding.significant
+        if unbeaten(finding) and finding.kind != "shuffled-labels":
+            mine["unbeaten"].append(list(finding.scores)[1])
+    known = {f"{each.model} ({each.stage})" for each in findings if each.kind == "majority" and each.significant}
+    order = list(CONTROLS)
+    for model, mine in verdicts.items():
+        mine["unbeaten"] = sorted(mine["unbeaten"], key=order.index) if model in known else []
     return verdicts
 
 
@@ -59,7 +68,19 @@ def _task(results: Sequence[Result]) -> dict[str, Any]:
         "level": results[0].level,
         "metric": of_linear(results)[0].metric,
         "conditions": list(dict.fromkeys(result.condition for result in results)),
+        "surface": _surface(results),
         "rows": rows,
+    }
+
+
+def _surface(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for result in results:
+        if not result.layer:
+            found.setdefault(result.condition, {}).setdefault(result.control, {})[result.seed] = result.score
+    return {
+        condition: {name: _mean([*scores[name].values()]) for name in CONTROLS if name in scores}
+        for condition, scores in found.items()
     }
 
 
@@ -70,13 +91,29 @@ def _cell(results: Sequence[Result]) -> dict[str, Any]:
         if not result.control:
             by_layer.setdefault(result.layer, []).append(result)
     majority = [result.score for result in linear if result.control == "majority"]
-    layers = {name: _layer(rows) for name, rows in by_layer.items()}
+    layers = {name: _layer(rows) | _selectivity(linear, rows) for name, rows in by_layer.items()}
     cell: dict[str, Any] = {"majority": _mean(majority), "layers": layers}
     if not by_layer:
         return cell
     best = best_layer(results)
     beside = _beside([result for result in results if result.layer == best])
-    return cell | {"layer": best, "shuffled": _shuffled(linear, best), "beside": beside} | layers[best]
+    cell |= {"layer": best, "shuffled": _shuffled(linear, best), "controls": _controls(linear, best), "beside": beside}
+    return cell | layers[best]
+
+
+def _controls(results: Sequence[Result], best: str) -> dict[str, float]:
+    """Return {control: score} of those that look at a layer, where the probe looks at its best one."""
+    found = {}
+    for control, layer in answering_layers(results, best).items():
+        names = ("", control) if control == "layer-0" else (control,)  # the probe may have been on it anyway
+        found[control] = _mean([each.score for each in results if each.layer == layer and each.control in names])
+    return {name: found[name] for name in CONTROLS if name in found}
+
+
+def _selectivity(results: Sequence[Result], rows: Sequence[Result]) -> dict[str, float]:
+    """Return how far a probe on one layer is above the same probe on the control task, where it has one."""
+    drawn = [each.score for each in results if each.control == "control-task" and each.layer == rows[0].layer]
+    return {"selectivity": _mean([row.score for row in rows]) - _mean(drawn)} if drawn else {}
 
 
 def _beside(results: Sequence[Result]) -> dict[str, Any]:
@@ -90,7 +127,7 @@ def _beside(results: Sequence[Result]) -> dict[str, Any]:
         probed = [row for row in rows if not row.control]
         if probed:
             shuffled = {"metric": probed[0].metric, "shuffled": _shuffled(rows, probed[0].layer)}
-            made[name] = _layer(probed) | shuffled
+            made[name] = _layer(probed) | shuffled | _selectivity(rows, probed)
     return made
 
 

@@ -11,16 +11,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vlprobe.findings import FILE, Finding, headlines
+from vlprobe.findings import FILE, Finding, count, headlines
 
 LINES = 15
 """Findings that are printed; all are in findings.json."""
 LEGEND = (
-    "In a cell: score, [95 % interval], best layer (chosen on the validation part), controls.",
-    "takes it: where what a probe finds comes from; not at all: not shown to beat the majority class.",
+    "In a cell: score, [95 % interval], best layer (chosen on the validation part), controls. Layer 0: of the same\n"
+    "stream. Selects: score minus that on random labels of types. Untrained: the same model with random weights.\n"
+    "No model: what the targets, the words and the pixels tell without one.",
+    "takes it: where what a probe finds comes from; not at all: not shown to beat the majority class; not above: a\n"
+    "control that the probe was not shown to beat.",
     "*: shown, corrected p at most 0.05 (in a table: matched differs from mismatched). -: not shown.",
 )
 """What the signs of the tables and findings mean."""
+SHORT = {"bag-of-words": "words", "shuffled-labels": "shuffled", "layer-0": "layer 0", "control-task": "random labels"}
+SHORT |= {"random-init": "untrained"}
+"""Control -> what a narrow cell calls it; others by their name."""
 
 
 BESIDE = {
@@ -48,8 +54,10 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
             table.add_column("takes it", overflow="fold")
         for condition in task["conditions"]:
             table.add_column(escape(condition).replace(">", ">\n"), overflow="fold")
+        alone = [_lines(task["surface"].get(each, {})) for each in task["conditions"]]
+        table.add_row("[dim]no model[/dim]", *([""] if judged else []), *alone)
         for model, cells in task["rows"].items():
-            verdict = task["verdicts"].get(model, {"verdict": "", "unseen": False, "differs": False})
+            verdict = task["verdicts"].get(model, {"verdict": "", "unseen": False, "differs": False, "unbeaten": []})
             said = [_takes(verdict, task["level"])] if judged else []
             shown = [_cell(cells.get(each), each == "matched" and verdict["differs"]) for each in task["conditions"]]
             table.add_row(_two_lines(model), *said, *shown)
@@ -73,23 +81,30 @@ def _two_lines(model: str) -> str:
 
 
 def _takes(verdict: Mapping[str, Any], level: str) -> str:
-    if not verdict["unseen"]:
-        return verdict["verdict"] or "-"
-    return f"{verdict['verdict']}\n[dim]sees no {'text' if level == 'vision' else 'image'}[/dim]"
+    beneath = [f"sees no {'text' if level == 'vision' else 'image'}"] if verdict["unseen"] else []
+    beneath += (
+        ["not above", *(f" {SHORT.get(name, name)}" for name in verdict["unbeaten"])] if verdict["unbeaten"] else []
+    )
+    return "\n".join([verdict["verdict"] or "-", *(f"[dim]{line}[/dim]" for line in beneath)])
 
 
 def _cell(cell: Mapping[str, Any] | None, differs: bool) -> str:
-    if cell is None:
+    if cell is None or "layer" not in cell:
         return "-"
-    controls = [f"majority {_number(cell['majority'])}"]
-    if "layer" not in cell:
-        return controls[0]
     bounds = escape(f"[{_number(cell['low'])}, {_number(cell['high'])}]")
-    controls += [f"shuffled {_number(cell['shuffled'])}", f"n = {cell['n_test']}"]
-    controls += [f"{cell['seeds']} seeds"] if cell["seeds"] > 1 else []
+    beneath = {name: score for name, score in cell["controls"].items() if name != "control-task"}
+    controls = [_lines(beneath)] if beneath else []
+    if "selectivity" in cell:
+        controls.append(f"[dim]selects {cell['selectivity']:+.3f}[/dim]")
+    controls.append(f"[dim]n = {cell['n_test']}[/dim]")
+    controls += [f"[dim]{cell['seeds']} seeds[/dim]"] if cell["seeds"] > 1 else []
     lines = [f"[bold]{_number(cell['score'])}[/bold]{' *' if differs else ''}", bounds, escape(cell["layer"])]
     beside = [line for name, probed in cell["beside"].items() for line in _beside(name, probed)]
-    return "\n".join([*lines, *(f"[dim]{line}[/dim]" for line in controls), *beside])
+    return "\n".join([*lines, *controls, *beside])
+
+
+def _lines(controls: Mapping[str, float]) -> str:
+    return "\n".join(f"[dim]{SHORT.get(name, name)} {_number(score)}[/dim]" for name, score in controls.items())
 
 
 def _beside(name: str, probed: Mapping[str, Any]) -> list[str]:
@@ -98,6 +113,7 @@ def _beside(name: str, probed: Mapping[str, Any]) -> list[str]:
     return [
         f"{escape(name)} {_number(probed['score'])}{unit}",
         f"[dim]shuffled {_number(probed['shuffled'])}{unit}[/dim]",
+        *([f"[dim]selects {probed['selectivity']:+.3f}[/dim]"] if "selectivity" in probed else []),
     ]
 
 
@@ -112,10 +128,11 @@ def print_findings(findings: Sequence[Finding], folder: Path, console: Console) 
     told = headlines(findings)
     if not told:
         return
-    tests = sum(not math.isnan(finding.p) and finding.kind != "verdict" for finding in findings)
+    tests, controls = count(findings)
     for line in LEGEND if any(finding.verdict for finding in told) else LEGEND[:1]:
         console.print(line, style="dim", markup=False, highlight=False)
-    console.print(f"\n[bold]Findings[/bold] of {tests} tests, p corrected for their number (Holm)", highlight=False)
+    said = f"of {tests} tests, and {controls} of controls, p corrected for the number of each (Holm)"
+    console.print(f"\n[bold]Findings[/bold] {said}", highlight=False)
     lines = Table.grid(padding=(0, 1))
     for finding in told[:LINES]:
         lines.add_row(" *" if finding.significant else " -", escape(finding.statement))

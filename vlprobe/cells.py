@@ -1,0 +1,113 @@
+"""One model on one task under one condition with one seed: the unit of planning, and the results it is to bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlprobe.controls.surface import Surface
+from vlprobe.digest import digest
+from vlprobe.extraction import Extraction, layers_of
+from vlprobe.listening import CONTROL_TASK, HAVE_CONTROL_TASK
+from vlprobe.store import Store
+from vlprobe.types import Task
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
+
+ELSEWHERE = ("layer-0", "random-init")
+"""Controls that are the probe itself, on another layer or another model."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One result that a cell is to bring."""
+
+    layer: str
+    """Layer address; empty for a control that looks at no layer."""
+    probe: str
+    """As the study calls it: `linear`, ...; empty for a control that looks at no layer."""
+    control: str
+    """As in `Result`."""
+    key: str
+    """Content address of the result."""
+
+    @property
+    def trained_on(self) -> str:
+        """Return the control whose labels the probe is trained on; empty: the true ones."""
+        return "" if self.control in ELSEWHERE else self.control
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one task under one condition with one seed: the unit of planning."""
+
+    model: Encoder
+    """The encoder."""
+    task: Task
+    """The task."""
+    condition: str
+    """As the study names it: `matched`, `matched>mismatched`, ..."""
+    seed: int
+    """One of the study's seeds."""
+    trained: Extraction
+    """Inputs of the condition that the probe is trained on, all parts."""
+    tested: Extraction
+    """Inputs of the condition that it is tested on, all parts."""
+    part: Mapping[str, str]
+    """Example id -> train, validation or test."""
+    layers: tuple[str, ...]
+    """Addresses to probe."""
+    zeroth: tuple[str, ...]
+    """Addresses of layers 0 of their streams, where they are not among them."""
+    probes: tuple[str, ...]
+    """How to listen to each of them."""
+    controls: tuple[str, ...]
+    """What stands beside them; of a model with random weights: `random-init`, as which it stands beside its own."""
+    surfaces: Mapping[str, Surface]
+    """Control -> itself, of those that look at no layer."""
+    drawn: Mapping[tuple[str, int], str]
+    """(example id, unit) -> label of the control task; empty: there is none."""
+    key: str
+    """Content address of inputs, targets, parts and seed."""
+
+    def wanted(self, store: Store) -> list[Wanted]:
+        """Return the results that this cell is to bring.
+
+        Which layers a unit can be pooled from is known for sure once the store holds features of the cell.
+        """
+        poolable = layers_of(self.trained, store)
+        layers, zeroth = ([x for x in each if x in (poolable or each)] for each in (self.layers, self.zeroth))
+        if self.untrained:
+            return [self._want(layer, "linear", "random-init") for layer in layers]
+        wanted = [Wanted("", "", name, surface.key) for name, surface in self.surfaces.items()]
+        wanted += [self._want(layer, p, c) for layer in layers for p in self.probes for c in self._trained_on(p)]
+        return wanted + [self._want(layer, "linear", "layer-0") for layer in zeroth]
+
+    @property
+    def untrained(self) -> bool:
+        """Whether its model is the control `random-init` of the one whose name it bears."""
+        return self.controls == ("random-init",)
+
+    @property
+    def called(self) -> str:
+        """Return the model's name, for messages."""
+        return untrained(self.model.name) if self.untrained else self.model.name
+
+    def _trained_on(self, probe: str) -> list[str]:
+        there = [CONTROL_TASK] if self.drawn and probe in HAVE_CONTROL_TASK else []
+        return ["", *(["shuffled-labels"] if "shuffled-labels" in self.controls else []), *there]
+
+    def _want(self, layer: str, probe: str, control: str) -> Wanted:
+        return Wanted(layer, probe, control, self._address(layer, probe, "" if control in ELSEWHERE else control))
+
+    def _address(self, layer: str, probe: str, control: str) -> str:
+        """Return the content address of one result; `linear` is not named, being what there is where none is."""
+        named = () if probe in ("", "linear") else (probe,)
+        return digest(self.key, layer, control, *named)
+
+
+def untrained(name: str) -> str:
+    """Return what the twin of a model with random weights is called."""
+    return f"{name} (random-init)"

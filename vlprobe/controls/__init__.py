@@ -1,0 +1,1 @@
+"""Controls that look at no layer, and the control task that a probe of a layer is also put to."""

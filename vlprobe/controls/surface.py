@@ -1,0 +1,128 @@
+"""Controls that look at no layer: made of the examples alone, once for a task, a condition and a seed.
+
+They are the same whatever the model, and stand beside each model that sees what they are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vlprobe.controls.pixels import Looks
+from vlprobe.controls.rows import Rows, rows_of
+from vlprobe.controls.words import probe_words, words_of
+from vlprobe.digest import digest
+from vlprobe.extraction import ImageDigests
+from vlprobe.listening import Heard, Layer, majority, on_test
+from vlprobe.pairing import one_target
+from vlprobe.probes.linear import Probed, probe_sets
+from vlprobe.types import SPLITS, Example, Modality, Task
+
+VERSION = 1
+"""Part of every key: raise it when the same examples would no longer give the same result."""
+
+MADE_OF: dict[str, Modality | None] = {"majority": None, "bag-of-words": "text", "n-grams": "text", "pixels": "image"}
+"""Control -> what it is made of; None: the targets alone."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One such control on one task under one condition with one seed."""
+
+    control: str
+    """One of `MADE_OF`."""
+    task: Task
+    """The task."""
+    seed: int
+    """The seed that drew the parts and the pairing."""
+    parts: Mapping[str, Rows]
+    """Train and validation as the condition shows them that is trained on, test as that which is tested on."""
+    looks: Looks
+    """Of the images."""
+    key: str
+    """Content address of the result."""
+
+    def stands_beside(self, modalities: Sequence[Modality]) -> bool:
+        """Say whether it is made of what a model sees that reads `modalities`."""
+        side = MADE_OF[self.control]
+        return side is None or side in modalities
+
+    def hear(self) -> Heard:
+        """Fit on train and validation, answer the test part.
+
+        Raises:
+            BadRow: an image cannot be opened.
+        """
+        layer = Layer(self.task, self.seed, {name: self.parts[name].features() for name in SPLITS})
+        if self.control == "majority":
+            return majority(layer)
+        probed = self._pixels(layer) if self.control == "pixels" else self._words(layer)
+        return on_test(layer, "", layer.kind.__name__.lower(), probed)
+
+    def _pixels(self, layer: Layer) -> Probed:
+        train, validation, test = (self.looks.of(self.parts[name], self.task.unit == "region") for name in SPLITS)
+        return probe_sets(layer.kind, (train, validation, test), [layer.labels("")])[0]
+
+    def _words(self, layer: Layer) -> Probed:
+        whole = self.task.unit != "word" or one_target(self.task)
+        grams = 2 if self.control == "n-grams" else 1
+        train, validation, test = (words_of(self.parts[name], whole, grams) for name in SPLITS)
+        return probe_words((train, validation, test), layer.labels(""), layer.kind.metric)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All examples of a task under a condition `A>B`, and their parts."""
+
+    task: Task
+    """The task."""
+    seed: int
+    """Drew parts and pairing."""
+    part: Mapping[str, str]
+    """Example id -> train, validation or test."""
+    trained: Sequence[Example]
+    """As A shows them."""
+    tested: Sequence[Example]
+    """As B shows them."""
+
+    def shows(self, side: Modality | None) -> bool:
+        """Say whether text or image is there in every example on both sides."""
+        return side is None or all(getattr(e, side) is not None for e in (*self.trained, *self.tested))
+
+
+def surfaces(controls: Sequence[str], shown: Shown, images: ImageDigests, looks: Looks) -> dict[str, Surface]:
+    """Return those controls, by name, whose text or image the condition shows; `majority` is always there.
+
+    Args:
+        controls: names; those that look at a layer are passed over.
+        shown: the examples.
+        images: their digests.
+        looks: kept for the study, so that each image is looked at once.
+    """
+    known = [name for name, side in MADE_OF.items() if name in ("majority", *controls) and shown.shows(side)]
+    parts = {}
+    for name in SPLITS:
+        examples = shown.tested if name == "test" else shown.trained
+        parts[name] = rows_of([example for example in examples if shown.part[example.id] == name])
+    return {
+        name: Surface(name, shown.task, shown.seed, parts, looks, _key(name, shown, parts, images)) for name in known
+    }
+
+
+def _key(control: str, shown: Shown, parts: Mapping[str, Rows], images: ImageDigests) -> str:
+    side = MADE_OF[control]
+
+    def content(example: Example) -> list[object]:
+        if side is None:
+            return []
+        return [example.text, example.words] if side == "text" else [images(example), example.boxes]
+
+    inside = {part: _once(rows.examples) for part, rows in parts.items()}
+    rows = {part: [[e.id, e.group, e.target, *content(e)] for e in examples] for part, examples in inside.items()}
+    task = shown.task
+    return digest(VERSION, control, task.name, bool(task.classes), task.unit, one_target(task), shown.seed, rows)
+
+
+def _once(examples: Sequence[Example]) -> list[Example]:
+    """Return examples without those that follow themselves."""
+    return [example for i, example in enumerate(examples) if not i or example is not examples[i - 1]]
