@@ -76,3 +76,13 @@ def test_the_readme_python_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "'joint.4': (50, 80)" in done.stdout
     assert "Result(task=" in done.stdout
+
+
+def test_the_solver_page_runs():
+    text = (ROOT / "docs" / "solver.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- example -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    done = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for code in blocks]
+    assert [each.returncode for each in done] == [0, 0], "".join(each.stderr for each in done)
+    assert done[0].stdout.count("met: True") == 3 and "(1, 20) (500, 2)" in done[0].stdout
+    assert float(done[1].stdout.split()[-1]) == pytest.approx(1.2, abs=0.1)

@@ -36,10 +36,15 @@ class Factor:
     """(row, direction + 1): (X - mean) basis, and a column of ones for the intercept; float32 where `SPREAD` allows."""
     moments: Array
     """(direction + 1,) float64, mean square of each turned column."""
+    centred: Array | None = None
+    """(row, width) float64, X - mean, where that is small enough to be kept."""
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         """Yield (rows, (row, width) float64 centred features), some rows at a time."""
-        yield from _centred(self.at, self.X, self.mean, self.at.double)
+        if self.centred is not None:
+            yield slice(None), self.centred
+        else:
+            yield from _centred(self.at, self.X, self.mean, self.at.double)
 
     def doubled(self) -> Factor:
         """Return the same with `turned` in float64."""
@@ -80,7 +85,8 @@ def factorise(X: Any, device: str | None = None) -> Factor:
     mean = X.mean(axis=0, dtype=at.double)
     squares = at.zeros((width,), at.double)
     for _, block in _centred(at, X, mean, at.double):
-        squares += (block * block).sum(axis=0)
+        squares += xp.einsum("nd,nd->d", block, block)
+    whole = block if len(block) == rows else None
     scale = at.host(xp.sqrt(squares / rows))
     scale = scale[scale > 1e-7 * np.abs(at.host(mean))[: len(scale)]]
     kind = at.single if len(scale) and scale.max() <= SPREAD * scale.min() else at.double
@@ -105,7 +111,7 @@ def factorise(X: Any, device: str | None = None) -> Factor:
     kept[-1] = True
     if not kept.all():
         turned, moments, basis = turned[:, kept], moments[kept], basis[:, kept[:-1]]
-    return Factor(at, X, mean, basis if span is None else span @ basis, turned, moments)
+    return Factor(at, X, mean, basis if span is None else span @ basis, turned, moments, whole)
 
 
 def check(X: Any, what: str = "features") -> None:

@@ -138,8 +138,8 @@ class Problem:
             gradient=turned,
             logits=logits,
             chances=at.cast(chances, factor.turned.dtype),
-            value=losses / rows + l2 / 2 * at.host((coef * coef).sum(axis=(1, 2))),
-            norm=at.host(xp.sqrt((gradient * gradient).sum(axis=(1, 2)))),
+            value=losses / rows + l2 / 2 * dot(at, coef, coef),
+            norm=np.sqrt(dot(at, gradient, gradient)),
             slope=at.host(xp.amax(xp.abs(slopes), 1)),
         )
 
@@ -190,8 +190,7 @@ class Problem:
             losses += (sigmoid if columns == 1 else softmax)(at, z, self.labels[:, part], chances[:, :, part])
             if along is not None and before is not None:
                 moved = chances[:, :, part] - before[:, :, part]
-                moved *= along[:, :, part]
-                slopes += moved.sum(axis=(1, 2))
+                slopes += xp.einsum("bcn,bcn->b", moved, along[:, :, part])
         return at.host(losses), at.host(slopes)
 
 
@@ -239,4 +238,4 @@ def covariance(at: Arrays, chances: Array) -> Array:
 
 def dot(at: Arrays, a: Array, b: Array) -> np.ndarray:
     """Return (set,) on the processor: the inner product of each set's weights."""
-    return at.host((a * b).sum(axis=(1, 2)))
+    return at.host(at.xp.einsum("bcq,bcq->b", a, b))
