@@ -13,6 +13,7 @@ from test_report import printed
 from test_study import study
 from toys import Toy, colour_task
 from vlprobe.digest import digest
+from vlprobe.errors import DataError
 from vlprobe.findings import best_layer
 from vlprobe.listening import LISTENERS, SHUFFLED
 from vlprobe.probes import PROBES
@@ -223,3 +224,25 @@ def test_a_table_shows_the_others_below(tmp_path):
     assert rows[1:4] == ["0.600 *", "[0.000, 1.000]", "joint.1"]
     at = rows.index("mlp 0.800")
     assert rows[at : at + 4] == ["mlp 0.800", "shuffled 0.400", "mdl 3.250x", "shuffled 0.750x"]
+
+
+def test_a_control_that_was_not_asked_for_is_not_shown(tmp_path):
+    assert (
+        printed(beside(tmp_path / "a")).count("shuffled") > printed(bare_beside(tmp_path / "b")).count("shuffled") == 0
+    )
+
+
+def bare_beside(folder):
+    """Return a model with another probe, none with controls."""
+    return Planted(folder).put(0.9).put(0.8, probe="mlp")
+
+
+def test_an_error_names_the_probe_and_the_layer(tmp_path, monkeypatch):
+    def fail(layer):
+        raise DataError("nothing to be heard")
+
+    monkeypatch.setitem(LISTENERS, "mlp", fail)
+    with pytest.raises(
+        DataError, match="nothing to be heard\n  while mlp listened to layer joint.0\n  while running toy"
+    ):
+        study(tmp_path, probes=["mlp"]).run()

@@ -203,7 +203,11 @@ def _compute_results(cell: Cell, results: Results, store: Store, device: str, ba
         heard: dict[str, Mapping[str, Heard]] = {}
         for wanted in wanted_here:
             if wanted.probe not in heard:
-                heard[wanted.probe] = LISTENERS[wanted.probe](layer)
+                try:
+                    heard[wanted.probe] = LISTENERS[wanted.probe](layer)
+                except VlprobeError as error:
+                    error.add_note(f"while {wanted.probe} listened to layer {name}")
+                    raise
             answered = heard[wanted.probe][wanted.trained_on]
             unit = f"{cell.trained.unit}: {poolings[name]}"
             results.add(_result(cell, wanted, unit, answered), answered.predictions)

@@ -110,11 +110,12 @@ def _lines(controls: Mapping[str, float]) -> str:
 def _beside(name: str, probed: Mapping[str, Any]) -> list[str]:
     """Return what a probe that is not linear made of the layer that the linear one chose."""
     unit = UNITS.get(probed["metric"], "")
-    return [
-        f"{escape(name)} {_number(probed['score'])}{unit}",
-        f"[dim]shuffled {_number(probed['shuffled'])}{unit}[/dim]",
-        *([f"[dim]selects {probed['selectivity']:+.3f}[/dim]"] if "selectivity" in probed else []),
-    ]
+    lines = [f"{escape(name)} {_number(probed['score'])}{unit}"]
+    if not math.isnan(probed["shuffled"]):  # else that control was not asked for
+        lines.append(f"[dim]shuffled {_number(probed['shuffled'])}{unit}[/dim]")
+    if "selectivity" in probed:
+        lines.append(f"[dim]selects {probed['selectivity']:+.3f}[/dim]")
+    return lines
 
 
 def print_findings(findings: Sequence[Finding], folder: Path, console: Console) -> None:
