@@ -45,6 +45,9 @@ class Encoder(ABC):
             BadRow: an example cannot be encoded (undecodable image, text longer than the model takes).
         """
 
+    def ahead(self, batch: Sequence[Example]) -> None:  # noqa: B027
+        """Begin to read what a later `encode` of a batch will need, where that saves time; here, nothing."""
+
     def length(self, example: Example) -> tuple[float, ...]:
         """Return what sorts examples into batches, so that neighbours spend little on padding; here, of their texts.
 

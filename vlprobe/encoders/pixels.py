@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlprobe.encoders.ahead import Ahead
 from vlprobe.errors import BadRow, CheckpointError
 from vlprobe.images import open_image
 from vlprobe.types import ROLES, Example
@@ -72,12 +73,13 @@ class ImageReader:
     Args:
         processor: the processor.
         place: the checkpoint, for messages.
+        workers: processes that may read images ahead of the model.
 
     Raises:
         CheckpointError: a processor whose geometry is not known here: its patches would have no true boxes.
     """
 
-    def __init__(self, processor: Any, place: str) -> None:
+    def __init__(self, processor: Any, place: str, workers: int = 0) -> None:
         known = (*PLAIN, CROP_PCT, VILT)
         if type(processor).__name__ not in known:
             raise CheckpointError(
@@ -86,6 +88,11 @@ class ImageReader:
             )
         self.processor = processor
         self.place = place
+        self._ahead = Ahead(_Reading(processor, place), workers)
+
+    def ahead(self, batch: Sequence[Example]) -> None:
+        """Begin to read the images of a batch that comes later."""
+        self._ahead.begin(batch)
 
     def read(self, batch: Sequence[Example]) -> list[Picture]:
         """Open and process the image of every example.
@@ -94,7 +101,7 @@ class ImageReader:
             BadRow: an image that is missing, damaged, or so elongated that nothing remains of it.
             CheckpointError: the processor makes something else of an image than its settings say.
         """
-        return [self._read(example) for example in batch]
+        return [self._ahead.take(example) for example in batch]
 
     def stack(self, batch: Sequence[Example]) -> tuple[torch.Tensor, list[Frame]]:
         """Return (batch, channel, height, width) pixels and the frame of each, for a model with one input size.
@@ -112,7 +119,17 @@ class ImageReader:
             )
         return torch.stack([picture.pixels for picture in pictures]), [picture.frame for picture in pictures]
 
-    def _read(self, example: Example) -> Picture:
+
+@dataclass(frozen=True)
+class _Reading:
+    """Makes a picture of an example's image; another process can do it as well."""
+
+    processor: Any
+    """Of transformers."""
+    place: str
+    """The checkpoint, for messages."""
+
+    def __call__(self, example: Example) -> Picture:
         place = example.place or example.id
         if example.image is None:
             raise BadRow(place, f"example {example.id} has no image, and this model reads one")

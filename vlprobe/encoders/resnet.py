@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor
@@ -42,9 +43,13 @@ class ResNet(Encoder):
             for stage, depth in enumerate(config.depths)
             for block in residual_blocks(self.model, (f"encoder.stages.{stage}.layers",), depth)
         ]
-        self.reader = ImageReader(load_processor(checkpoint), checkpoint.source)
+        self.reader = ImageReader(load_processor(checkpoint), checkpoint.source, readers(device))
         self.layers = {f"vision.{index}": width for index, width in enumerate([config.embedding_size, *widths])}
         self.layers["vision.pooler"] = widths[-1]
+
+    def ahead(self, batch: Sequence[Example]) -> None:
+        """Begin to read the images of a batch."""
+        self.reader.ahead(batch)
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the grid of every block, flattened row by row, and the global average of the last.

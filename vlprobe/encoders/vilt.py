@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import PREPROCESSOR_FILES, Checkpoint, named
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
@@ -101,7 +102,7 @@ class Vilt(Encoder):
             processor = transformers.ViltImageProcessorPil(**sizes)
         else:
             processor = load_processor(checkpoint)
-        self.images = ImageReader(processor, checkpoint.source)
+        self.images = ImageReader(processor, checkpoint.source, readers(device))
         self.patch = int(config.patch_size)
         self.side = int(config.image_size) // self.patch
         names = [*(f"joint.{index}" for index in range(len(self.blocks) + 1)), "joint.norm"]
@@ -111,6 +112,10 @@ class Vilt(Encoder):
         else:
             self.left_out += ("joint.pooler is not offered: the checkpoint has no weights for it",)
         self.layers = dict.fromkeys(names, config.hidden_size)
+
+    def ahead(self, batch: Sequence[Example]) -> None:
+        """Begin to read the images of a batch."""
+        self.images.ahead(batch)
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the residual stream over text, image and padding, the normed last state, the pooler's output.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor
@@ -44,7 +45,7 @@ class ViT(Encoder):
         self.model, self.device, self.pooler = loaded.model, device, loaded.pooler
         config = self.model.config
         self.blocks = residual_blocks(self.model, ("layers", "encoder.layer"), config.num_hidden_layers)
-        self.reader = ImageReader(load_processor(checkpoint), checkpoint.source)
+        self.reader = ImageReader(load_processor(checkpoint), checkpoint.source, readers(device))
         self.patch = _pair(config.patch_size)
         self.input = None if checkpoint.model_type in FLEXIBLE else _pair(config.image_size)
         self.extra = {"deit": 1, "dinov2_with_registers": getattr(config, "num_register_tokens", 0)}.get(
@@ -57,6 +58,10 @@ class ViT(Encoder):
             self.layers["vision.pooler"] = self.model.pooler.dense.out_features
         elif checkpoint.model_type not in FLEXIBLE:  # which have none: their "pooler output" is the normed [CLS]
             self.left_out += ("vision.pooler is not offered: the checkpoint has no weights for it",)
+
+    def ahead(self, batch: Sequence[Example]) -> None:
+        """Begin to read the images of a batch."""
+        self.reader.ahead(batch)
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the residual stream over [CLS] and patches, the normed last state, the pooler's output.

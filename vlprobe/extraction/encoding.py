@@ -106,7 +106,9 @@ class Chunk:
             BadRow: an input cannot be encoded or pooled, under `bad_rows="error"`.
             VlprobeError: a layer gives NaN or infinite states.
         """
-        for batch in self._batches(batch_size):
+        batches = list(self._batches(batch_size))
+        for batch, later in zip(batches, [*batches[1:], ()], strict=True):
+            self.encoder.ahead([each.example for each in later])
             self._run(batch)
             advance(len(batch))
         return {name: self._section(name, rows) for name, rows in self.rows.items()}
