@@ -14,6 +14,7 @@ from vlprobe.audit.shared import shared
 from vlprobe.audit.subject import SEED, Subject, look_at
 from vlprobe.audit.texts import lengths, masks
 from vlprobe.audit.unusable import unusable
+from vlprobe.audit.words import words
 from vlprobe.types import Task
 
 __all__ = ["CHECKS", "Audit", "Case", "Fault", "NotRun", "audit"]
@@ -27,6 +28,7 @@ CHECKS: dict[str, Callable[[Subject], Iterator[Said]]] = {
     "masks": masks,
     "lengths": lengths,
     "giveaways": giveaways,
+    "words": words,
     "near texts": near_texts,
     "near images": near_images,
 }
