@@ -113,12 +113,17 @@ def _key(control: str, shown: Shown, parts: Mapping[str, Rows], images: ImageDig
     side = MADE_OF[control]
 
     def content(example: Example) -> list[object]:
+        asked = [(k, target) for k, target in enumerate(example.target) if target is not None]
+        named: list[object] = [example.id, example.group, [target for _, target in asked]]
         if side is None:
-            return []
-        return [example.text, example.words] if side == "text" else [images(example), example.boxes]
+            return named
+        which = [k for k, _ in asked]
+        if side == "text":
+            return [*named, example.text, example.words, which]
+        # A word task asks about the whole image: where the word stood is nothing to go by.
+        return [*named, images(example), *([example.boxes, which] if shown.task.unit == "region" else [])]
 
-    inside = {part: _once(rows.examples) for part, rows in parts.items()}
-    rows = {part: [[e.id, e.group, e.target, *content(e)] for e in examples] for part, examples in inside.items()}
+    rows = {part: [content(example) for example in _once(each.examples)] for part, each in parts.items()}
     task = shown.task
     return digest(VERSION, control, task.name, bool(task.classes), task.unit, one_target(task), shown.seed, rows)
 

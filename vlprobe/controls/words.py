@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from vlprobe.controls.rows import Rows
-from vlprobe.probes.linear import Probed
+from vlprobe.probes.linear import PATIENCE, Probed
 from vlprobe.statistics import score
 from vlprobe.types import Example
 
 WORD = re.compile(r"\[mask\]|\w+|[^\w\s]")
 """A word of a lower-cased text: letters and digits, a sign, or the mask."""
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""L2, strong to weak, of mean loss + l2/2 |W|². All are tried: rare words begin to count late."""
+"""L2, tried strong to weak, of mean loss + l2/2 |W|²."""
 DAMPINGS = (0.0, 0.5)
 """Counts of a word are divided by their root mean square to this power, half way to unit size or not at all. Left as
 they are, rare words are heard only at weak L2; where rows are few, chance pairs of words must not be heard louder."""
@@ -70,7 +71,7 @@ def probe_words(
     labels: tuple[np.ndarray, np.ndarray],
     metric: str,
 ) -> Probed:
-    """Probe counts of words as `probe` does features: L2 from the validation part, then train and validation together.
+    """Probe counts of words as `probe` does features: L2 by the loss on the validation part, then both fitted together.
 
     The vocabulary is that of the rows that are fitted on; a word that they lack counts for nothing. The validation
     part also chooses how loud rare words are (`DAMPINGS`).
@@ -82,20 +83,46 @@ def probe_words(
     """
     train, validation, test = words
     said: list[str] = []
-    best = -np.inf, STRENGTHS[0], DAMPINGS[0]
+    best = _Chosen()
     for damping in DAMPINGS:
         fitted, held_out = _counts(train, validation, damping)
-        line = _line(metric)
+        line, since = _line(metric), 0
+        here = np.inf
         for l2 in STRENGTHS:
             _fit(line, fitted, labels[0], l2, said)
-            reached = score(labels[1], line.predict(held_out), metric)
-            if reached > best[0]:
-                best = reached, l2, damping
-    reached, l2, damping = best
-    fitted, asked = _counts([*train, *validation], test, damping)
+            reached = _loss(line, held_out, labels[1])
+            if reached < best.loss:
+                best = _Chosen(reached, score(labels[1], line.predict(held_out), metric), l2, damping)
+            here, since = (reached, 0) if reached < here else (here, since + 1)
+            if since == PATIENCE:
+                break
+    fitted, asked = _counts([*train, *validation], test, best.damping)
     line = _line(metric)
-    _fit(line, fitted, np.concatenate(labels), l2, said)
-    return Probed(line.predict(asked), reached, l2, tuple(said))
+    _fit(line, fitted, np.concatenate(labels), best.l2, said)
+    return Probed(line.predict(asked), best.validation, best.l2, tuple(said))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The best so far."""
+
+    loss: float = np.inf
+    """On the validation part."""
+    validation: float = np.nan
+    """The score there."""
+    l2: float = STRENGTHS[0]
+    """The strength."""
+    damping: float = DAMPINGS[0]
+    """One of `DAMPINGS`."""
+
+
+def _loss(line: Any, X: Any, y: np.ndarray) -> float:
+    """Return the mean cross-entropy, to which labels that were not fitted add nothing, or the mean squared error."""
+    if not hasattr(line, "classes_"):
+        return float(np.square(line.predict(X) - y).mean())
+    at = np.searchsorted(line.classes_, y).clip(max=len(line.classes_) - 1)
+    own = line.predict_log_proba(X)[np.arange(len(y)), at]
+    return float(np.where(line.classes_[at] == y, -own, 0.0).mean())
 
 
 def _counts(fitted: Iterable[list[str]], asked: Iterable[list[str]], damping: float) -> tuple[Any, Any]:

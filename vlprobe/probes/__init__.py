@@ -16,14 +16,13 @@ LINEAR = ("logistic", "ridge")
 
 CONTROLS = {
     "majority": "the commonest class of train (the mean, for numbers), whatever the input",
-    "bag-of-words": "a probe of the counts of the text's words, without any model; of a word among many, its form",
-    "n-grams": "the same of words and pairs of neighbours; of a word among many, its form and its neighbours",
-    "pixels": "a probe of a thumbnail and a colour histogram of the image, or of the region, without any model",
+    "bag-of-words": "counts of the text's words, without any model; of a word among many, its form",
+    "n-grams": "counts of words and pairs of neighbours; of a word among many, its form and its neighbours",
+    "pixels": "a thumbnail and a colour histogram of the image, or of the region, without any model",
     "layer-0": "the same probe on the input of the first block of the stream",
     "shuffled-labels": "the same probe, its train and validation labels shuffled: what it finds where nothing is",
-    "control-task": "the same probe on random labels of types (words, openings of texts, looks of images): what it can "
-    "learn by heart; selectivity is the score minus this",
-    "random-init": "the same probe on the same model with random weights; doubles the forward passes",
+    "control-task": "the same probe on random labels of types: what it learns by heart; selectivity: score minus this",
+    "random-init": "the same model with random weights, at its best layer; doubles the forward passes",
 }
 """What a study file can name. `majority` is always there: verdicts are made of it."""
 
