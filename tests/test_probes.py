@@ -7,6 +7,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from vlprobe.errors import DataError
 from vlprobe.probes.linear import MARGIN, PATIENCE, Logistic, Ridge, Split, Standardise, probe
 from vlprobe.statistics import score
 
@@ -163,3 +164,22 @@ def test_a_fit_that_does_not_converge_is_told(monkeypatch):
     path.fit({1: 1e-4})
     assert "l2 = 0.0001 stopped after 2 iterations" in path.warnings[1][0]
     assert path.warnings[0] == []
+
+
+def test_classes_with_one_example_are_named():
+    train, validation, test = parts()
+    assert probe(Logistic, train, validation, test).warnings == ()
+    y = train.y.astype("U4")
+    y[:2] = ["rare", "odd"]
+    warnings = probe(Logistic, Split(train.X, y), validation, test).warnings
+    assert warnings == ("2 classes have one example only in train and validation together: 'odd', 'rare'",)
+    y[:5] = ["v", "w", "x", "y", "z"]
+    assert probe(Logistic, Split(train.X, y), validation, test).warnings[0].endswith(": 'v', 'w', 'x', ...")
+
+
+def test_targets_of_the_other_kind_are_refused():
+    X, y = data()
+    with pytest.raises(DataError, match="is no class"):
+        Logistic(X, [np.linspace(0.1, 1, len(y))])
+    with pytest.raises(DataError, match="is no number"):
+        Ridge(X, [y])

@@ -20,6 +20,9 @@ PATIENCE = 2
 MARGIN = 1e-3
 """A loss is smaller by at least this share: of strengths that are as good as one another, the strongest is taken."""
 
+NAMED = 3
+"""Classes that a warning names."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -81,6 +84,11 @@ class L2Path(ABC):
     def start(self, place: int, fitted: Linear) -> None:
         """Take what was found on other rows as the start of a set's next fit, where that helps."""
 
+    @staticmethod
+    def doubts(labels: np.ndarray) -> list[str]:
+        """Return what is to be said of targets that a probe can be fitted on, but not well."""
+        return []
+
 
 class Logistic(L2Path):
     """L2-regularised multinomial logistic regression, see `logistic.py`; with two classes, one column of weights."""
@@ -108,6 +116,16 @@ class Logistic(L2Path):
         """Start a set's next fit from one on other rows."""
         if isinstance(fitted, Fit):
             self.solver.start(place, fitted)
+
+    @staticmethod
+    def doubts(labels: np.ndarray) -> list[str]:
+        """Name the classes of which there is one example."""
+        classes, counts = np.unique(labels, return_counts=True)
+        once = [f"'{name}'" for name in classes[counts == 1]]
+        more = [] if len(once) <= NAMED else ["..."]
+        names = ", ".join([*once[:NAMED], *more])
+        what = "class has" if len(once) == 1 else "classes have"
+        return [f"{len(once)} {what} one example only in train and validation together: {names}"] if once else []
 
 
 class Ridge(L2Path):
@@ -178,7 +196,7 @@ def probe_sets(
     asked = scale(test)
     probed = []
     for place, chosen in sorted(best.items()):
-        said = [*path.warnings[place], *final.warnings[place]]
+        said = [*path.warnings[place], *final.warnings[place], *kind.doubts(np.concatenate(labels[place]))]
         if chosen.l2 == kind.strengths[-1]:
             said.append(f"the chosen l2 = {chosen.l2:g} is the weakest that was tried")
         reached = score(labels[place][1], chosen.fitted.predict(held_out), kind.metric)
