@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ class ImageDigests:
         return {str(path): known for path, known in self._known.items() if isinstance(path, Path)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """One input, and what is to be pooled from its states."""
 
@@ -132,12 +133,11 @@ def _question(example: Example, unit: Unit, how: str, images: ImageDigests) -> Q
     picture = images(example)
     name = digest(example.text, picture, example.words, example.boxes, asked)[:LENGTH]
     given = [side for side, there in (("text", example.text), ("image", example.image)) if there is not None]
-    return Question(
-        example, name, digest(example.text, picture, example.boxes), ":".join((unit, how, "+".join(given) or "nothing"))
-    )
+    section = sys.intern(":".join((unit, how, "+".join(given) or "nothing")))
+    return Question(example, name, digest(example.text, picture, example.boxes), section)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Forward:
     """One input of a model, and the questions that its states answer."""
 
