@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from vlprobe.errors import DataError
+from vlprobe.errors import DataError, StudyError
 from vlprobe.probes import factor as factor_module
 from vlprobe.probes.factor import factorise
 from vlprobe.probes.logistic import TOLERANCE, Solver, fit_path
@@ -147,6 +147,17 @@ def test_torch_comes_to_what_numpy_comes_to(kind, device):
         assert b.objective == pytest.approx(a.objective, rel=2 * TOLERANCE)
         assert a.met == b.met and isinstance(b.coef, np.ndarray)
         assert (a.predict(X) == b.predict(X)).mean() > 0.99
+
+
+def test_features_may_be_lists_whole_numbers_or_tensors_whatever_the_device():
+    X = np.random.default_rng(0).integers(0, 9, size=(60, 4))
+    y = X[:, 0] > 4
+    expected = fit_path(X.astype(float), [y], [1e-2])[0][0].objective
+    tensor = torch.tensor(X, dtype=torch.float64, requires_grad=True)
+    for given, device in ((X, None), (X.tolist(), "cpu"), (tensor, "cpu"), (tensor, None), (X, "auto")):
+        assert fit_path(given, [y], [1e-2], device=device)[0][0].objective == pytest.approx(expected, rel=TOLERANCE)
+    with pytest.raises(StudyError, match="device 'gpu' is unknown"):
+        fit_path(X, [y], [1e-2], device="gpu")
 
 
 def test_many_rows_take_blocks_from_a_sample_and_refresh_them():

@@ -6,6 +6,7 @@ shapes: NumPy's products were up to a fifth faster and its exponentials twice as
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ class Arrays:
 
     def take(self, X: Any) -> Array:
         """Return features as an array here; of float32 or float64 as they were, other numbers as float64."""
+        X = X.detach() if is_tensor(X) else np.asarray(X)
         if self.xp is np:
+            X = X.cpu().numpy() if is_tensor(X) else X
             return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
         X = self.xp.as_tensor(X, device=self.device)
         return X if X.dtype in (self.single, self.double) else X.to(self.double)
@@ -70,6 +73,12 @@ class Arrays:
         return np.eye(size, dtype=kind) if self.xp is np else self.xp.eye(size, dtype=kind, device=self.device)
 
 
+def is_tensor(X: Any) -> bool:
+    """Say whether something is a torch tensor, without loading torch for it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(X, torch.Tensor)
+
+
 def arrays_for(X: Any, device: str | None = None) -> Arrays:
     """Return where to work: on a device if one is named, else where the features are.
 
@@ -77,20 +86,17 @@ def arrays_for(X: Any, device: str | None = None) -> Arrays:
         X: a NumPy array or a torch tensor.
         device: `cpu`: NumPy; `auto`: a CUDA GPU if there is one, else NumPy; else as `vlprobe.device.pick_device` has
             it. `mps` has no float64, which the certificate needs: there the processor does the work.
+
+    Raises:
+        StudyError: not a device, or one that this machine does not have.
     """
-    if device is None:
-        if isinstance(X, np.ndarray):
-            return Arrays()
-        import torch
-
-        return Arrays(torch, X.device)
-    if device == "cpu":
-        return Arrays()
-    from vlprobe.device import pick_device
-
-    picked = pick_device(device)
-    if picked.type != "cuda":
+    if device == "cpu" or (device is None and not is_tensor(X)):
         return Arrays()
     import torch
 
+    from vlprobe.device import pick_device
+
+    picked = X.device if device is None else pick_device(device)
+    if picked.type == "mps" or (picked.type == "cpu" and device is not None):
+        return Arrays()
     return Arrays(torch, picked)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlprobe.errors import DataError
+from vlprobe.probes.arrays import Arrays
 from vlprobe.probes.factor import check
 
 REFINED = 3
@@ -49,11 +50,11 @@ class Line:
         return float(((self.predict(X) - y) ** 2).mean())
 
 
-def ridge_path(X: np.ndarray, targets: Sequence[np.ndarray], l2s: Sequence[float]) -> list[list[Line]]:
+def ridge_path(X: Any, targets: Sequence[np.ndarray], l2s: Sequence[float]) -> list[list[Line]]:
     """Fit every set of targets at every strength.
 
     Args:
-        X: (row, width) features, finite; they need not be centred or scaled.
+        X: (row, width) features, finite, NumPy or torch; they need not be centred or scaled.
         targets: of each set, (row,) finite numbers.
         l2s: strengths, above 0, in any order. scikit-learn's alpha is l2 x rows.
 
@@ -79,7 +80,8 @@ class ClosedForm:
         DataError: as `ridge_path`.
     """
 
-    def __init__(self, X: np.ndarray, targets: Sequence[np.ndarray]) -> None:
+    def __init__(self, X: Any, targets: Sequence[np.ndarray]) -> None:
+        X = Arrays().take(X)
         check(X)
         self.targets = [numbers(y, len(X), f"target set {place}") for place, y in enumerate(targets)]
         self.mean = X.mean(axis=0, dtype=np.float64)
