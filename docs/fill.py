@@ -102,6 +102,7 @@ PARTS = {
     "poolings": poolings,
     "help": lambda: told("--help"),
     "help run": lambda: told("run", "--help"),
+    "help report": lambda: told("report", "--help"),
     "help plan": lambda: told("plan", "--help"),
     "help audit": lambda: told("audit", "--help"),
     "checks": checks,

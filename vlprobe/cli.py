@@ -1,4 +1,4 @@
-"""The command line: run, plan, audit, regions, zoo, list."""
+"""The command line: run, report, plan, audit, regions, zoo, list."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vlprobe import __version__
 from vlprobe.audit.command import audit
 from vlprobe.errors import StudyError, VlprobeError
 from vlprobe.regions.command import regions
+from vlprobe.report.command import report
 from vlprobe.store.command import store
 from vlprobe.zoo.command import zoo
 
@@ -137,6 +138,7 @@ def plan(
     _print_left_out(made.skipped, "`vlprobe run` lists all of them in study.json")
 
 
+app.command()(report)
 app.command()(audit)
 app.command()(regions)
 app.add_typer(store, name="store")

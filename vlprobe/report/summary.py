@@ -17,10 +17,10 @@ def summarise(results: Iterable[Result], findings: Sequence[Finding] = ()) -> di
 
     A cell is the layer where the linear probe has the best mean validation score over seeds (the test part takes no
     part in the choice), with its mean test score, the interval that holds every seed's interval, and the controls
-    beside it; under `beside`, what other probes made of that layer. `surface` is {condition: {control: score}} of
-    the controls that look at no layer, and so are the same for all models. A verdict says where the model takes the
-    target from, what it does not see, whether matched was shown to differ from mismatched, and which controls a probe
-    that beats the majority class was not shown to beat.
+    beside it; under `layers`, the same of every layer, its controls under `beneath`; under `beside`, what other probes
+    made of the best layer. `surface` is {condition: {control: score}} of the controls that look at no layer, and so are
+    the same for all models. A verdict says where the model takes the target from, what it does not see, whether matched
+    was shown to differ from mismatched, and which controls a probe that beats the majority class was not shown to beat.
 
     Args:
         results: of one run.
@@ -91,7 +91,9 @@ def _cell(results: Sequence[Result]) -> dict[str, Any]:
         if not result.control:
             by_layer.setdefault(result.layer, []).append(result)
     majority = [result.score for result in linear if result.control == "majority"]
-    layers = {name: _layer(rows) | _selectivity(linear, rows) for name, rows in by_layer.items()}
+    layers = {
+        name: _layer(rows) | _selectivity(linear, rows) | _beneath(linear, name) for name, rows in by_layer.items()
+    }
     cell: dict[str, Any] = {"majority": _mean(majority), "layers": layers}
     if not by_layer:
         return cell
@@ -114,6 +116,15 @@ def _selectivity(results: Sequence[Result], rows: Sequence[Result]) -> dict[str,
     """Return how far a probe on one layer is above the same probe on the control task, where it has one."""
     drawn = [each.score for each in results if each.control == "control-task" and each.layer == rows[0].layer]
     return {"selectivity": _mean([row.score for row in rows]) - _mean(drawn)} if drawn else {}
+
+
+def _beneath(results: Sequence[Result], layer: str) -> dict[str, dict[str, float]]:
+    """Return the controls that look at one layer, under their names."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        if result.control and result.layer == layer:
+            found.setdefault(result.control, []).append(result.score)
+    return {"beneath": {name: _mean(found[name]) for name in CONTROLS if name in found}}
 
 
 def _beside(results: Sequence[Result]) -> dict[str, Any]:

@@ -1,0 +1,216 @@
+"""A results folder -> one plain dict that holds all a page, its tables and its figures are filled from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlprobe.errors import DataError
+from vlprobe.findings import (
+    FILE,
+    RELIANCE_FILE,
+    Finding,
+    Reliance,
+    count,
+    find,
+    find_reliance,
+    headlines,
+    read_findings,
+    read_reliance,
+)
+from vlprobe.findings.answers import choose
+from vlprobe.report.summary import summarise
+from vlprobe.results import Results
+from vlprobe.types import Result
+
+
+def read_contents(folder: Path) -> dict[str, Any]:
+    """Return what a results folder holds, as `contents` returns it; a study that is not finished is shown so far.
+
+    Findings that are missing, or older than the results (a run was killed), are made anew, and not written.
+
+    Raises:
+        DataError: there are no results, or files are damaged, or results are of runs that differ in limit or data.
+    """
+    if not (folder / "study.json").exists():
+        raise DataError(f"{folder}: no results of a study are here (no study.json); run `vlprobe run STUDY.yaml` first")
+    results = Results(folder)
+    described = results.description()
+    chosen = _of_study(results.all(), described["study"]["seeds"], described)
+    if not any(result.layer and not result.control for result in chosen):
+        raise DataError(f"{folder}: there is no result of a probe yet; run the study on, and report it then")
+    choose(chosen)  # refuses what is of two runs
+    findings = find(results, chosen) if _older(folder, FILE) else read_findings(folder)
+    reliance = find_reliance(results, chosen) if _older(folder, RELIANCE_FILE) else read_reliance(folder)
+    return contents(chosen, findings, reliance, described) | {"folder": str(folder)}
+
+
+def _of_study(results: Sequence[Result], seeds: Iterable[int], described: Mapping[str, Any]) -> list[Result]:
+    """Return the results that belong to what `study.json` describes: a folder may hold those of an earlier file too."""
+    models = {(model["name"], model["stage"]) for model in described["models"]}
+    tasks = {task["name"] for task in described["tasks"]}
+    conditions, wanted = set(described["study"]["conditions"]), set(seeds)
+    return [
+        each
+        for each in results
+        if (each.model, each.stage) in models
+        and each.task in tasks
+        and each.condition in conditions
+        and each.seed in wanted
+    ]
+
+
+def _older(folder: Path, name: str) -> bool:
+    """Say whether a file is missing, or was written before the last result."""
+    path = folder / name
+    return not path.exists() or path.stat().st_mtime < (folder / "results.jsonl").stat().st_mtime
+
+
+def contents(
+    results: Sequence[Result], findings: Sequence[Finding], reliance: Sequence[Reliance], described: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the plain dict that a report is filled from.
+
+    `name`, `tests` and `controls` (how many of each), `findings` (those worth a sentence), `all_findings`, `tasks` (as
+    `summarise` returns them, in the study's order, with a number, class names and curves), `models` (labels in the
+    study's order), `lacking` (what the study asks and is not there), `provenance` (what `study.json` holds).
+
+    Args:
+        results: of one run.
+        findings: what `find` made of them.
+        reliance: what `find_reliance` made of them.
+        described: `study.json`.
+    """
+    summary = summarise(results, findings)
+    labels = [f"{model['name']} ({model['stage']})" for model in described["models"]]
+    tests, controls = count(findings)
+    tasks = {task["name"]: task for task in described["tasks"] if task["name"] in summary}
+    numbered = {name: number for number, name in enumerate(tasks, start=1)}
+    told = [_told(finding, numbered) for finding in headlines(findings) if finding.task in numbered]
+    every = [_told(finding, numbered) for finding in findings if finding.task in numbered]
+    return {
+        "name": described["study"]["name"],
+        "tests": tests,
+        "controls": controls,
+        "findings": told,
+        "all_findings": every,
+        "models": [label for label in labels if any(label in task["rows"] for task in summary.values())],
+        "conditions": described["study"]["conditions"],
+        "tasks": {
+            name: summary[name] | _described(task) | {"number": numbered[name], "curves": curves(summary[name])}
+            | {"reliance": _losses(summary[name], [row for row in reliance if row.task == name])}
+            for name, task in tasks.items()
+        },
+        "lacking": _lacking(summary, labels, described),
+        "provenance": dict(described),
+    }  # fmt: skip
+
+
+def _told(finding: Finding, numbered: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "text": finding.statement,
+        "task": finding.task,
+        "model": finding.model,
+        "kind": finding.kind,
+        "verdict": finding.verdict,
+        "significant": finding.significant,
+        "number": numbered[finding.task],
+        "groups": finding.groups,
+    }
+
+
+def _described(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {"asked_of": task["unit"], "classes": task["classes"], "examples": task["examples"]}
+
+
+def address(layer: str) -> tuple[str, float]:
+    """Return (stream, index) of a layer address, which sorts layers; named extras have the index infinity."""
+    stream, _, index = layer.partition(".")
+    return stream, float(index) if index.isdecimal() else math.inf
+
+
+STREAMS = ("language", "vision", "joint")
+"""The order in which streams are shown."""
+
+
+def in_order(layers: Iterable[str]) -> list[str]:
+    """Return layers as a reader expects them: one stream after the other, numbers by size, named extras last."""
+
+    def place(layer: str) -> tuple[int, str, float, str]:
+        stream, index = address(layer)
+        return (STREAMS.index(stream) if stream in STREAMS else len(STREAMS), stream, index, layer)
+
+    return sorted(layers, key=place)
+
+
+def curves(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row for every model, condition and layer: score, interval, and the controls that look at the layer."""
+    rows = []
+    for model, cells in task["rows"].items():
+        for condition, cell in cells.items():
+            for layer in in_order(cell["layers"]):
+                at = cell["layers"][layer]
+                rows.append(
+                    {
+                        "model": model,
+                        "condition": condition,
+                        "layer": layer,
+                        "stream": address(layer)[0],
+                        "score": at["score"],
+                        "low": at["low"],
+                        "high": at["high"],
+                        "n": at["n_test"],
+                        "best": layer == cell["layer"],
+                        "beneath": at["beneath"],
+                    }
+                )
+    return rows
+
+
+def last_layer(cell: Mapping[str, Any]) -> str:
+    """Return the last numbered layer of the stream that the best layer is of; the best one where none is numbered."""
+    stream = address(cell["layer"])[0]
+    there = [name for name in in_order(cell["layers"]) if address(name)[0] == stream and address(name)[1] < math.inf]
+    return there[-1] if there else str(cell["layer"])
+
+
+def _losses(task: Mapping[str, Any], reliance: Sequence[Reliance]) -> list[dict[str, Any]]:
+    """Return what each model loses under each condition at the layer that is best when matched."""
+    rows = []
+    for row in reliance:
+        label = f"{row.model} ({row.stage})"
+        if task["rows"].get(label, {}).get("matched", {}).get("layer") != row.layer:
+            continue
+        rows.append(
+            {
+                "model": label,
+                "condition": row.condition,
+                "side": row.side,
+                "layer": row.layer,
+                "matched": row.matched,
+                "without": row.without,
+                "loss": row.loss,
+                "low": row.interval[0],
+                "high": row.interval[1],
+                "corrected": row.corrected,
+                "n": row.n,
+            }
+        )
+    return rows
+
+
+def _lacking(summary: Mapping[str, Any], labels: Sequence[str], described: Mapping[str, Any]) -> list[str]:
+    """Return what the study asks and the folder lacks: `not_done` of `study.json` says what is lacking on purpose."""
+    noted = described["not_done"]
+    lacking = []
+    for task in described["tasks"]:
+        rows = summary.get(task["name"], {"rows": {}})["rows"]
+        for label in labels:
+            model = label.rpartition(" (")[0]
+            for condition in described["study"]["conditions"]:
+                meant = any(note.startswith(f"{task['name']}, {model}, {condition}:") for note in noted)
+                if not meant and "layer" not in rows.get(label, {}).get(condition, {}):
+                    lacking.append(f"{task['name']}, {label}, {condition}")
+    return lacking

@@ -1,0 +1,185 @@
+"""The tables of a report, as Markdown, CSV and LaTeX: the main one in the shape of papers, and all numbers, long."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlprobe.report.contents import last_layer
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': '{"}', "`": r"\textasciigrave{}", "*": r"$^{*}$", "†": r"$^{\dagger}$", "²": "$^2$",
+}  # fmt: skip
+"""Character -> how LaTeX writes it as it is."""
+METRICS = {"accuracy": "accuracy", "r2": "R²"}
+SURFACE = ("majority", "bag-of-words", "n-grams", "pixels")
+"""Controls that have a row of their own: they look at no model."""
+NOTE = (
+    "Score of the linear probe on the test part at the layer that is best on the validation part (in brackets). "
+    "*: matched differs from mismatched, corrected p at most 0.05. †: beats the majority class, and was not shown to "
+    "beat every other control. Bold: highest of its column. The last rows look at no model."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts."""
+
+    caption: str
+    """What it shows."""
+    columns: Sequence[str]
+    """The header row."""
+    rows: Sequence[Sequence[str]]
+    """As many texts in each as there are columns."""
+    bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)
+    """(row, column) of the cells that are set in bold."""
+    breaks: frozenset[int] = field(default_factory=frozenset)
+    """Rows that a line stands before."""
+    left: int = 3
+    """Columns that are words, and so start on the left."""
+
+
+def main_table(contents: Mapping[str, Any]) -> Table:
+    """Return models, stages and conditions by tasks: score, best layer, significance; below it the controls alone."""
+    tasks = contents["tasks"]
+    rows: list[list[str]] = []
+    breaks: set[int] = set()
+    values: list[list[float]] = []
+    for model in contents["models"]:
+        name, _, stage = model.rpartition(" (")
+        breaks.add(len(rows))
+        for condition in contents["conditions"]:
+            cells = [task["rows"].get(model, {}).get(condition, {}) for task in tasks.values()]
+            if any("layer" in cell for cell in cells):
+                marks = [marks_of(task, model, condition) for task in tasks.values()]
+                shown = [_shown(cell, mark) for cell, mark in zip(cells, marks, strict=True)]
+                rows.append([name, stage.removesuffix(")"), condition, *shown])
+                values.append([cell.get("score", math.nan) for cell in cells])
+    breaks.add(len(rows))
+    bold = {(row, 3 + column) for row, column in _highest(values)}
+    for control in SURFACE:
+        scores = [task["surface"].get("matched", {}).get(control, math.nan) for task in tasks.values()]
+        if not all(map(math.isnan, scores)):
+            rows.append([control, "", "matched", *map(number, scores)])
+    heads = [f"{name} ({METRICS.get(task['metric'], task['metric'])})" for name, task in tasks.items()]
+    return Table(
+        f"{contents['name']}: {NOTE}", ["model", "stage", "condition", *heads], rows, frozenset(bold),
+        frozenset(breaks - {0}),
+    )  # fmt: skip
+
+
+def marks_of(task: Mapping[str, Any], model: str, condition: str) -> str:
+    """Return the signs behind a score: `*` where matched was shown to differ, `†` where a control was not beaten."""
+    verdict = task["verdicts"].get(model)
+    if condition != "matched" or verdict is None:
+        return ""
+    return ("*" if verdict["differs"] else "") + ("†" if verdict["unbeaten"] else "")
+
+
+def _shown(cell: Mapping[str, Any], marks: str) -> str:
+    return f"{number(cell['score'])}{marks} ({cell['layer']})" if "layer" in cell else "-"
+
+
+def _highest(values: Sequence[Sequence[float]]) -> set[tuple[int, int]]:
+    """Return (row, column) of the highest numbers of every column, as they are shown."""
+    found = set()
+    for column, scores in enumerate(zip(*values, strict=True)):
+        shown = [-math.inf if math.isnan(score) else round(score, 3) for score in scores]
+        found |= {(row, column) for row, score in enumerate(shown) if score == max(shown) > -math.inf}
+    return found
+
+
+def number(value: float) -> str:
+    """Return a score with three decimals; `-` for none."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+LONG = (
+    "task", "level", "metric", "model", "stage", "condition", "control", "layer", "score", "low", "high", "n_test",
+    "n_train", "seeds", "chosen", "selectivity",
+)  # fmt: skip
+
+
+def long_table(contents: Mapping[str, Any]) -> Table:
+    """Return one row for every score of the linear probe, at every layer, and of its controls: for plots of one's own.
+
+    `chosen` is `best` at the layer that answers for the model, `last` at the last one of its stream, `best last` where
+    they are one.
+    """
+    rows: list[list[str]] = []
+    for name, task in contents["tasks"].items():
+        start = [name, task["level"], task["metric"]]
+        for condition, controls in task["surface"].items():
+            alone = [*start, "", "", condition]
+            rows += [[*alone, control, "", _exact(score), *[""] * 7] for control, score in controls.items()]
+        for curve in task["curves"]:
+            model, _, stage = curve["model"].rpartition(" (")
+            cell = task["rows"][curve["model"]][curve["condition"]]
+            at, layer = cell["layers"][curve["layer"]], curve["layer"]
+            who = [*start, model, stage.removesuffix(")"), curve["condition"]]
+            chosen = [word for word, one in (("best", cell["layer"]), ("last", last_layer(cell))) if one == layer]
+            counts = [str(at[key]) for key in ("n_test", "n_train", "seeds")]
+            numbers = [_exact(at[key]) for key in ("score", "low", "high")]
+            rows.append([*who, "", layer, *numbers, *counts, " ".join(chosen), _exact(at.get("selectivity", math.nan))])
+            rows += [[*who, control, layer, _exact(score), *[""] * 7] for control, score in at["beneath"].items()]
+    return Table(f"{contents['name']}: all scores of the linear probe and its controls", LONG, rows, left=8)
+
+
+def _exact(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
+
+
+def markdown(table: Table) -> str:
+    """Return a table as GitHub's Markdown shows it; what would be markup is shown as it is."""
+    rows = [
+        [f"**{_plain(text)}**" if (i, k) in table.bold else _plain(text) for k, text in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    align = ["---" if k < table.left else "---:" for k in range(len(table.columns))]
+    lines = [[_plain(text) for text in table.columns], align, *rows]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _plain(table.caption), ""])
+
+
+def _plain(text: str) -> str:
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{sign}" if sign in "\\|`*_[]" else sign for sign in text)
+
+
+def comma_separated(table: Table) -> str:
+    """Return a table as CSV, RFC 4180 with line feeds."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([table.columns, *table.rows])
+    return written.getvalue()
+
+
+def latex(table: Table) -> str:
+    r"""Return a table as a `tabular` that `\input` takes, with booktabs' rules; escaped."""
+    lines = [
+        r"% \usepackage{booktabs,textcomp} in the preamble; wide: \resizebox{\textwidth}{!}{\input{...}}",
+        f"% {' '.join(table.caption.split())}",
+        rf"\begin{{tabular}}{{@{{}}{'l' * table.left}{'r' * (len(table.columns) - table.left)}@{{}}}}",
+        r"\toprule",
+        f"{' & '.join(map(tex, table.columns))} \\\\",
+        r"\midrule",
+    ]
+    for i, row in enumerate(table.rows):
+        if i in table.breaks:
+            lines.append(r"\addlinespace")
+        cells = [rf"\textbf{{{tex(text)}}}" if (i, k) in table.bold else tex(text) for k, text in enumerate(row)]
+        lines.append(f"{' & '.join(cells)} \\\\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def tex(text: str) -> str:
+    """Return a text as LaTeX shows it: nothing in it is a command, hyphens do not join, a minus is one."""
+    escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    if re.fullmatch(r"-[0-9.]+.*", text):
+        return f"$-${escaped[1:]}"
+    return re.sub("-(?=-)", "-{}", escaped)
