@@ -13,6 +13,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from vlprobe.audit import CHECKS, Audit, Case, Fault, NotRun
+from vlprobe.calibration.statements import STATEMENTS
 from vlprobe.cli import app
 from vlprobe.encoders.zoo import ZOO
 from vlprobe.pooling import POOLINGS
@@ -97,6 +98,14 @@ def zoo() -> str:
     return "\n".join(rows)
 
 
+def statements() -> str:
+    """Return a table of the known answers."""
+    rows = ["| | what is known | expected | of |", "|---|---|---|---|"]
+    for each in STATEMENTS:
+        rows.append(f"| `{each.name}` | {each.claim} | {each.expected} | {', '.join(each.models)} |")
+    return "\n".join(rows)
+
+
 PARTS = {
     "keys": keys,
     "poolings": poolings,
@@ -107,9 +116,11 @@ PARTS = {
     "help audit": lambda: told("audit", "--help"),
     "checks": checks,
     "audit keys": audit_keys,
+    "help calibrate": lambda: told("calibrate", "--help"),
     "help regions": lambda: told("regions", "--help"),
     "help zoo train": lambda: told("zoo", "train", "--help"),
     "zoo": zoo,
+    "statements": statements,
     "models": lambda: told("list", "models"),
     "tasks": lambda: told("list", "tasks"),
     "scenes": scenes,

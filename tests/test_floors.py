@@ -13,6 +13,7 @@ HOUSE = Path(vlprobe.__file__).parent
 FLOORS = [
     ["__main__"],
     ["cli", "__init__"],
+    ["calibration"],
     ["study"],
     ["run", "estimate", "provenance", "report", "zoo"],
     ["plan", "findings", "audit"],

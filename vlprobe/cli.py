@@ -1,4 +1,4 @@
-"""The command line: run, report, plan, audit, regions, zoo, list."""
+"""The command line: run, report, plan, audit, calibrate, regions, zoo, list."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from vlprobe import __version__
 from vlprobe.audit.command import audit
+from vlprobe.calibration.command import calibrate
 from vlprobe.errors import StudyError, VlprobeError
 from vlprobe.regions.command import regions
 from vlprobe.report.command import report
@@ -140,6 +141,7 @@ def plan(
 
 app.command()(report)
 app.command()(audit)
+app.command()(calibrate)
 app.command()(regions)
 app.add_typer(store, name="store")
 app.add_typer(zoo, name="zoo")

@@ -71,7 +71,7 @@ def compare_all(answers: Sequence[Answer], read: Reader, architectures: Mapping[
         given = [read(first), read(second, control), *map(read, wrong)]
         same, seed = shared(*given), min(first.keys[""])
         if control == "control-task":
-            same = tuple(_rightness(each) for each in same)
+            same = tuple(rightness(each) for each in same)
         if len(same[0].id):  # else a run was stopped before they had a seed in common
             if wrong:
                 found = compare_losses((same[0], same[2]), (same[1], same[3]), seed)
@@ -87,7 +87,7 @@ def _corrected(made: Sequence[Compared], controls: bool) -> list[Compared]:
     return [replace(each, corrected=p) for each, p in zip(family, corrected, strict=True)]
 
 
-def _rightness(predictions: Predictions) -> Predictions:
+def rightness(predictions: Predictions) -> Predictions:
     """Return whether each answer was right, as an answer: probes of different labels are compared by that."""
     right = np.where(predictions.predicted == predictions.target, "right", "wrong")
     return replace(predictions, target=np.full(len(right), "right"), predicted=right)
