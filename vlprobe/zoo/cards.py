@@ -34,7 +34,7 @@ def write_card(folder: Path, name: str, recipe: Recipe, said: Mapping[str, Any])
         f"A small {recipe.family} for vlprobe's small world of drawn scenes (`vlprobe.scenes`). It was taught "
         f"{TAUGHT[recipe.teaching]}. {start}It knows nothing of photographs or of English beyond those captions.",
         "",
-        f"* Data: scenes `zoo-train` of seed {said['made_from'][0]}, drawn by vlprobe; captions new in every batch.",
+        f"* Data: {_data(recipe, said['made_from'][0], said['made_from'][-1])}.",
         f"* Training: {recipe.steps} steps, {figures.get('seconds', float('nan')):.0f} s {clock}, on one core.",
         *([f"* Last losses: {', '.join(losses)}."] if losses else []),
         f"* Made again by `vlprobe zoo train {name}`.",
@@ -45,3 +45,12 @@ def write_card(folder: Path, name: str, recipe: Recipe, said: Mapping[str, Any])
         "",
     ]
     (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
+
+
+def _data(recipe: Recipe, seed: int, scenes: int) -> str:
+    """Return what it was trained on."""
+    if recipe.family != "detector":
+        return f"{scenes} scenes `zoo-train` of seed {seed}, drawn by vlprobe; captions new in every batch"
+    from vlprobe.zoo.detector import RECIPE
+
+    return f"{recipe.steps * RECIPE.batch} scenes `zoo-train` of seed {seed}, drawn by vlprobe, each seen once"
