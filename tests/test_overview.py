@@ -44,6 +44,15 @@ def test_cells_say_where_from_and_what_is_left():
     assert any("bert [x]" in line for line in lines)  # a name is no markup
 
 
+def test_the_table_is_told_in_words():
+    text = printed(SUMMARY)
+    words = text[text.index("In words, the answer is taken") :].splitlines()[1:]
+    assert [line.split(maxsplit=1) for line in map(str.strip, words) if line] == [
+        ["color", "from the image by uniter; not at all by bert [x]"],
+        ["object-count", "from both by uniter"],
+    ]
+
+
 @pytest.mark.parametrize(
     "few", [{}, {"color": SUMMARY["color"] | {"verdicts": {}}}, {"object-count": SUMMARY["object-count"]}]
 )

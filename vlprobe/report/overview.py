@@ -19,7 +19,7 @@ COLOURS = {"image": "green", "text": "cyan", "both": "magenta", "no": "dim"}
 
 
 def print_overview(summary: Mapping[str, Any], console: Console) -> None:
-    """Print one table: tasks by models, where each takes the target from, its score matched and mismatched.
+    """Print one table, tasks by models: where each takes the target from, its scores matched and mismatched; in words.
 
     Nothing is printed where there is no verdict, or one task and one model, of which the tables say as much.
 
@@ -45,11 +45,25 @@ def print_overview(summary: Mapping[str, Any], console: Console) -> None:
             table.add_row(escape(name), *(_cell(task, model) for model in shown))
         console.print(table)
     console.print(
-        "image, text, both: where the answer comes from; no: not better than the most frequent answer; ?: undecided;\n"
-        "-: not asked. "
+        "image, text, both: where the answer comes from; no: not shown to be better than the most frequent answer;\n"
+        "?: undecided; -: not asked. "
         "Below: score with its own image → with another's (vision tasks: own text → another's).",
         style="dim", highlight=False, markup=False,
     )  # fmt: skip
+    lines = Table.grid(padding=(0, 1))
+    for name, task in summary.items():
+        lines.add_row(f"[bold]{escape(name)}[/]", escape(_in_words(task)) or "-")
+    console.print("\nIn words, the answer is taken", highlight=False)
+    console.print(lines, highlight=False)
+
+
+def _in_words(task: Mapping[str, Any]) -> str:
+    """Return which models take a task's target from where."""
+    whose: dict[str, list[str]] = {}
+    for model in task["rows"]:
+        whose.setdefault(task["verdicts"].get(model, {}).get("verdict", ""), []).append(model.partition(" (")[0])
+    order = [*(verdict for verdict in SAID if verdict in whose), *(verdict for verdict in whose if verdict not in SAID)]
+    return "; ".join(f"{verdict} by {', '.join(whose[verdict])}" for verdict in order if verdict)
 
 
 def _cell(task: Mapping[str, Any], model: str) -> str:
