@@ -90,6 +90,19 @@ def test_the_control_task_has_answers_and_a_selectivity_of_its_own(tmp_path):
     assert cell["selectivity"] == pytest.approx(cell["score"] - cell["controls"]["control-task"])
 
 
+def test_an_mlp_has_a_selectivity_too_and_the_published_protocol_is_left_as_it_is(tmp_path, one_thread):
+    opened = study(tmp_path, **words_and_tags(["joint.1"], probes=["mlp", "salin2022"], controls=["control-task"]))
+    results = opened.run()
+    assert {r.probe for r in results if r.control == "control-task"} == {"logistic", "mlp"}
+    (linear, mlp) = (
+        opened.results().predictions(next(r.key for r in results if (r.probe, r.control) == (probe, "control-task")))
+        for probe in ("logistic", "mlp")
+    )
+    assert (linear.target == mlp.target).all()
+    beside = summarise(results)["tags"]["rows"]["reader (pretrained)"]["matched"]["beside"]
+    assert "selectivity" in beside["mlp"] and "selectivity" not in beside["salin2022"]
+
+
 def test_a_model_that_sees_no_types_has_no_control_task(finished):
     _, results, _ = finished
     assert not [r for r in results if r.control == "control-task" and r.model == "viewer"]

@@ -16,11 +16,11 @@ from vlprobe.findings import FILE, Finding, count, headlines
 LINES = 15
 """Findings that are printed; all are in findings.json."""
 LEGEND = (
-    "In a cell: score, [95 % interval], best layer (chosen on the validation part), controls. Layer 0: of the same\n"
-    "stream. Selects: score minus that on random labels of types. Untrained: the same model with random weights.\n"
+    "In a cell: score, [95 % interval], best layer (chosen on the validation part), controls. Layer 0: of the same "
+    "stream. Selects: score minus that on random labels of types. Untrained: the same model with random weights. "
     "No model: what the targets, the words and the pixels tell without one.",
-    "takes it: where what a probe finds comes from; not at all: not shown to beat the majority class; not above: a\n"
-    "control that the probe was not shown to beat.",
+    "takes it: where what a probe finds comes from; not at all: not shown to beat the majority class; not above: "
+    "a control that the probe was not shown to beat.",
     "*: shown, corrected p at most 0.05 (in a table: matched differs from mismatched). -: not shown.",
 )
 """What the signs of the tables and findings mean."""
