@@ -99,10 +99,17 @@ def zoo() -> str:
 
 
 def statements() -> str:
-    """Return a table of the known answers."""
-    rows = ["| | what is known | expected | of |", "|---|---|---|---|"]
-    for each in STATEMENTS:
-        rows.append(f"| `{each.name}` | {each.claim} | {each.expected} | {', '.join(each.models)} |")
+    """Return a table of the known answers, with what `vlprobe calibrate` measured when it wrote `calibration.json`."""
+    measured = {row["name"]: row for row in json.loads((DOCS / "calibration.json").read_text("utf-8"))["statements"]}
+    rows = ["| what is known | expected | measured |", "|---|---|---|"]
+    for statement in STATEMENTS:
+        found, sign = measured[statement.name], "" if statement.than is None else "+"
+        shown = []
+        for each in found["measured"]:
+            low, high = each["interval"]
+            numbers = f"{each['effect']:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+            shown.append(f"`{each['model']}` {numbers}{'' if each['right'] else ' **wrong**'}")
+        rows.append(f"| {statement.claim} | `{statement.name}`: {statement.expected} | {'<br>'.join(shown)} |")
     return "\n".join(rows)
 
 

@@ -4,7 +4,8 @@ import io
 import json
 import shutil
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,6 +228,14 @@ def test_the_list_can_be_asked():
     assert asked == set(SUBJECTS)
     assert {each.task for each in STATEMENTS} <= set(RECIPES)
     assert all(len(each.claim) < 170 and each.claim.endswith(".") for each in STATEMENTS)
+
+
+def test_the_documentation_shows_what_was_measured_of_this_list():
+    shown = json.loads((Path(__file__).parents[1] / "docs" / "calibration.json").read_text(encoding="utf-8"))
+    declared = [json.loads(json.dumps(asdict(each))) for each in STATEMENTS]
+    kept = [{name: row[name] for name in declared[0]} for row in shown["statements"]]
+    assert kept == declared, "run `vlprobe calibrate`, copy calibration.json to docs/, and run `make docs`"
+    assert shown["right"] and shown["scale"] == json.loads(json.dumps(asdict(Scale())))
 
 
 def test_layers_are_counted_as_the_models_count_them():
