@@ -101,7 +101,9 @@ def files(folder):
 
 
 def small(folder, model=None):
-    return study(folder, [model or Toy()], [colour_task(60, 30)], conditions=["matched", "mismatched"])
+    # Without the controls on words, which take most of the time of a study as small as this, and write one file each.
+    settings = {"conditions": ["matched", "mismatched"], "controls": ["shuffled-labels", "pixels"]}
+    return study(folder, [model or Toy()], [colour_task(60, 30)], **settings)
 
 
 @pytest.fixture
