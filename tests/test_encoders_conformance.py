@@ -9,6 +9,7 @@ import torch
 
 import tiny_checkpoints as tiny
 from vlprobe.encoders import FAMILIES, load_model
+from vlprobe.encoders.towers import VECTORS, Towers
 from vlprobe.errors import BadRow
 from vlprobe.types import ROLES
 
@@ -67,7 +68,7 @@ def test_every_layer_is_there_in_order_and_finite(model):
         assert (one.role.shape, one.role.dtype) == (shape, np.int8)
         assert (one.word.shape, one.word.dtype) == (shape, np.int32)
         assert (one.box.shape, one.box.dtype) == ((*shape, 4), np.float32)
-        if one.layer.endswith(".pooler"):
+        if one.layer.endswith(VECTORS):
             assert (one.role == CLS).all()
             assert shape[1] == 1
     different = {round(float(one.states.double().abs().sum()), 6) for one in hidden}
@@ -84,6 +85,8 @@ def test_boxes_belong_to_patches_and_regions_and_are_whole(model):
 
 
 def test_one_cls_at_most_and_it_is_the_first(model):
+    if isinstance(model, Towers):  # a text's stands at its end: see below
+        return
     for one in model.encode(batch(model)):
         assert not (one.role[:, 1:] == CLS).any()
         wordless = one.layer.startswith("regions.") or (one.layer.startswith("vision.") and "text" in model.modalities)
@@ -93,6 +96,55 @@ def test_one_cls_at_most_and_it_is_the_first(model):
         elif "text" in model.modalities and not one.layer.endswith(".pooler"):
             assert (one.role[:, 0] == CLS).all()
             assert ((one.role == WORD).sum(1) > 0).all()
+
+
+def test_towers_have_one_position_that_stands_for_all(model):
+    if not isinstance(model, Towers):
+        return
+    for one in model.encode(batch(model)):
+        assert (one.word == -1).all()
+        if one.layer.endswith(VECTORS):
+            continue
+        if one.layer.startswith("language."):
+            assert ((one.role == CLS).sum(1) == 1).all()
+            for row in one.role:  # after all words, and only padding behind it
+                assert np.flatnonzero(row == CLS)[0] > np.flatnonzero(row == WORD)[-1]
+        else:
+            assert (one.role[:, model.before :] == PATCH).all()
+            assert (one.role[:, : model.before] == CLS).all()
+
+
+def test_towers_do_not_see_each_other(model):
+    if not isinstance(model, Towers):
+        return
+    text, image = tiny.example("0", SENTENCES[0]), tiny.example("0", image=IMAGES[0])
+    apart = {one.layer: one.states for lone in (text, image) for one in model.encode([lone])}
+    for picture in IMAGES:
+        for one in model.encode([tiny.example("0", SENTENCES[0], picture)]):
+            if one.layer.startswith("language.") or picture is IMAGES[0]:
+                assert torch.equal(one.states, apart[one.layer])
+
+
+def test_a_marked_square_moves_the_tokens_that_cover_it_and_no_others(model):
+    """In layer 0, before positions have spoken to each other."""
+    if "vision.0" not in model.layers or family(model).regions or family(model).kind == "ResNet":
+        return
+    plain = np.full((32, 32, 3), 90, dtype=np.uint8)
+    text = SENTENCES[0] if "text" in model.modalities else None
+    for x1, y1 in ((0, 0), (8, 24), (16, 16)):
+        marked = plain.copy()
+        marked[y1 : y1 + 8, x1 : x1 + 8] = (250, 30, 30)
+        pair = [tiny.example(str(k), text, tiny.png(image)) for k, image in enumerate((plain, marked))]
+        first = next(one for one in model.encode(pair) if one.layer == "vision.0")
+        moved = (first.states[0] - first.states[1]).abs().amax(1).numpy() > 1e-3
+        square = np.array([x1, y1, x1 + 8, y1 + 8]) / 32
+
+        def touched(margin, box=first.box[0], square=square):
+            return ((box[:, :2] < square[2:] + margin) & (box[:, 2:] > square[:2] - margin)).all(1)
+
+        assert touched(-0.03).any()
+        assert moved[touched(-0.03)].all()
+        assert not moved[~touched(0.03)].any()  # the resampling of a resized image reaches a pixel further
 
 
 def test_neither_company_nor_order_changes_an_example(model):
@@ -125,7 +177,8 @@ def test_one_modality_alone_works_or_is_refused(model, given):
         with pytest.raises(BadRow, match="file, row 5: example 5 has no"):
             model.encode([lone])
     else:
-        assert [one.layer for one in model.encode([lone])] == list(model.layers)
+        stream = {"text": "language.", "image": "vision."}[given] if isinstance(model, Towers) else ""
+        assert [one.layer for one in model.encode([lone])] == [x for x in model.layers if x.startswith(stream)]
 
 
 def test_damaged_images_are_bad_rows(model):

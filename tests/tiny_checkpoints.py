@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import transformers as hf
 from PIL import Image
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, pre_tokenizers
 
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.encoders.uniter import UniterNetwork
@@ -49,6 +49,11 @@ CONFIGS = {
         **{**BERT, "image_size": 96, "patch_size": 16, "max_image_length": -1}, layer_norm_eps=1e-12
     ),
     "uniter": lambda: hf.BertConfig(**BERT, img_dim=REGION_WIDTH, architectures=["none"]),
+    "clip": lambda: hf.CLIPConfig(
+        text_config={**TEXT, "vocab_size": len(clip_vocabulary()) + 1, "max_position_embeddings": 40, **CLIP_ENDS},
+        vision_config={**IMAGE, "hidden_size": 20},
+        projection_dim=12,
+    ),
     "lxmert": lambda: hf.LxmertConfig(
         **{name: value for name, value in BERT.items() if name != "num_hidden_layers"},
         **{"l_layers": 2, "r_layers": 2, "x_layers": 1, "visual_feat_dim": REGION_WIDTH},
@@ -66,6 +71,7 @@ CLASSES = {
     "vilt": "ViltModel",
     "uniter": "UniterNetwork",
     "lxmert": "LxmertModel",
+    "clip": "CLIPModel",
 }
 PROCESSORS = {
     "vit": lambda: hf.ViTImageProcessorPil(size={"height": 32, "width": 32}),
@@ -73,10 +79,23 @@ PROCESSORS = {
     "dinov2": lambda: hf.BitImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
     "resnet": lambda: hf.ConvNextImageProcessorPil(size={"shortest_edge": 64}, crop_pct=0.8),
     "vilt": lambda: hf.ViltImageProcessorPil(size={"shortest_edge": 96}, size_divisor=16),
+    "clip": lambda: hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
 }
 PROCESSORS["dinov2_with_registers"] = PROCESSORS["dinov2"]
 TEXTS = ("bert", "roberta", "electra", "vilt", "uniter", "lxmert")
 FAMILY = {"roberta": "bert", "electra": "bert", "deit": "vit", "dinov2": "vit", "dinov2_with_registers": "vit"}
+
+
+def clip_vocabulary() -> dict[str, int]:
+    """Token -> id of a small CLIP: every byte, inside and at the end of a word, a few words, start and end of text."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged = ["do", "dog</w>", "ca", "cat", "cats</w>"]
+    return {token: place for place, token in enumerate([*letters, *(f"{x}</w>" for x in letters), *merged, START, END])}
+
+
+CLIP_MERGES = [("d", "o"), ("do", "g</w>"), ("c", "a"), ("ca", "t"), ("cat", "s</w>")]
+START, END = "<|startoftext|>", "<|endoftext|>"
+CLIP_ENDS = {"bos_token_id": len(clip_vocabulary()) - 2, "eos_token_id": len(clip_vocabulary()) - 1}
 
 
 def make(model_type: str, folder: Path, head: str | None = None) -> Path:
@@ -107,6 +126,8 @@ def make(model_type: str, folder: Path, head: str | None = None) -> Path:
         specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
         bpe.train_from_iterator([" ".join(WORDS)] * 3, vocab_size=310, special_tokens=specials, show_progress=False)
         bpe.save_model(str(folder))
+    elif model_type == "clip":
+        hf.CLIPTokenizer(vocab=clip_vocabulary(), merges=CLIP_MERGES).save_pretrained(folder)
     elif model_type in TEXTS:
         (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
         (folder / "tokenizer_config.json").write_text(

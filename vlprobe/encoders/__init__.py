@@ -97,6 +97,15 @@ FAMILIES: dict[str, Family] = {
         originals=(".pth",),
         regions=True,
     ),
+    "clip": Family(
+        module="vlprobe.encoders.clip",
+        kind="Clip",
+        types=("clip",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.pooler, language.projection, "
+        "vision.0-m, vision.norm, vision.pooler, vision.projection",
+        about="CLIP: a text and an image tower that never meet",
+    ),
 }
 
 

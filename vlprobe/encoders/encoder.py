@@ -36,6 +36,7 @@ class Encoder(ABC):
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return one `Hidden` per layer of `layers`, in that order.
 
+        A model whose two towers never meet leaves out the layers of a tower that it is given nothing for.
         What an example's states are must not depend on the rest of the batch.
 
         Args:

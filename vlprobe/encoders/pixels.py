@@ -21,6 +21,9 @@ CROP_PCT = "ConvNextImageProcessorPil"
 VILT = "ViltImageProcessorPil"
 """Resizes both sides to multiples of 32 within limits; never crops."""
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -65,6 +68,20 @@ class Picture:
     """(channel, height, width) float32."""
     frame: Frame
     """Where these pixels lie in the original image."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A batch of images for a model of one input size, and what its positions are."""
+
+    pixels: torch.Tensor
+    """(batch, channel, height, width) float32."""
+    role: np.ndarray
+    """(batch, position) int8: index into `ROLES`."""
+    word: np.ndarray
+    """(batch, position) int32: -1."""
+    box: np.ndarray
+    """(batch, position, 4) float32: as in `Hidden`."""
 
 
 class ImageReader:
@@ -118,6 +135,35 @@ class ImageReader:
                 "set a crop_size with do_center_crop, or a size with height and width"
             )
         return torch.stack([picture.pixels for picture in pictures]), [picture.frame for picture in pictures]
+
+    def grid(self, batch: Sequence[Example], patch: Size, size: Size | None, before: int) -> Grid:
+        """Return the images of a batch, cut into patches row by row.
+
+        Args:
+            batch: examples with an image each.
+            patch: height and width in pixels.
+            size: height and width that the model takes; None: any.
+            before: positions before the patches; the first one is the [CLS].
+
+        Raises:
+            BadRow: as `read`.
+            CheckpointError: the processor makes images of a size that the model does not take.
+        """
+        pixels, frames = self.stack(batch)
+        canvas = (pixels.shape[2], pixels.shape[3])
+        if size is not None and canvas != size:
+            raise CheckpointError(
+                f"{self.place}: its preprocessor_config.json makes images of {canvas[1]} x {canvas[0]} pixels, "
+                f"its model takes {size[1]} x {size[0]}; correct the size or crop_size there"
+            )
+        rows, columns = canvas[0] // patch[0], canvas[1] // patch[1]
+        patches = np.stack([frame.boxes(rows, columns, patch) for frame in frames])
+        nowhere = np.full((len(batch), before, 4), np.nan, dtype=np.float32)
+        box = np.concatenate([nowhere, patches], axis=1)
+        role = patch_roles(box)
+        if before:
+            role[:, 0] = ROLES.index("cls")
+        return Grid(pixels, role, np.full(role.shape, -1, dtype=np.int32), box)
 
 
 @dataclass(frozen=True)
@@ -189,6 +235,11 @@ def _shortest(size: tuple[int, int], edge: int) -> tuple[int, int]:
     """Scale (height, width) so that the shorter side is `edge`; the longer one is rounded down."""
     height, width = size
     return (int(edge * height / width), edge) if width <= height else (edge, int(edge * width / height))
+
+
+def pair(size: int | Sequence[int]) -> Size:
+    """Return (height, width) of a size that a configuration may give as one number."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def patch_roles(boxes: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pieces:
-    """A batch of texts, cut into pieces and padded on the right to the longest."""
+    """A batch of texts, cut into pieces and padded on the right: to the longest, or to one length."""
 
     ids: torch.Tensor
     """(batch, position) int64 token ids."""
@@ -39,11 +39,18 @@ class TextReader:
     Args:
         tokenizer: a fast tokenizer of transformers (it must know character offsets).
         limit: tokens that the model takes, [CLS] and [SEP] among them.
+        pooled: (position,) ids of a text with its padding -> the position that stands for the text, of role `cls`;
+            None: its first [CLS].
+        fill: whether every text is padded to `limit`, by a model that was trained to see the padding.
     """
 
-    def __init__(self, tokenizer: Any, limit: int) -> None:
+    def __init__(
+        self, tokenizer: Any, limit: int, pooled: Callable[[np.ndarray], int] | None = None, fill: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
         self.limit = limit
+        self.pooled = pooled
+        self.fill = fill
 
     def read(self, batch: Sequence[Example]) -> Pieces:
         """Cut the texts of a batch into pieces; no text is read as an empty one.
@@ -70,7 +77,7 @@ class TextReader:
                     f"the text of example {example.id} has {len(ids)} tokens (specials included); the model takes at "
                     f"most {self.limit}: shorten it, or leave the row out",
                 )
-        longest = max(len(ids) for ids in encoded["input_ids"])
+        longest = self.limit if self.fill else max(len(ids) for ids in encoded["input_ids"])
         shape = (len(batch), longest)
         ids = np.full(shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros(shape, dtype=bool)
@@ -80,17 +87,22 @@ class TextReader:
             end = len(tokens)
             special = np.array(encoded["special_tokens_mask"][row], dtype=bool)
             ids[row, :end], mask[row, :end] = tokens, True
-            role[row, :end] = self._roles(np.array(tokens), special)
+            role[row, :end] = np.where(special, ROLES.index(""), ROLES.index("word"))
+            role[row, self._pooled(ids[row], special)] = ROLES.index("cls")
             owner = word_of_piece(encoded["offset_mapping"][row], spans[row])
             word[row, :end] = np.where(special, -1, owner)
         return Pieces(torch.from_numpy(ids), torch.from_numpy(mask), role, word)
 
-    def _roles(self, tokens: np.ndarray, special: np.ndarray) -> np.ndarray:
-        """(position,) int8: `cls` for the first [CLS], `word` for all of the text proper, "" for other specials."""
-        role = np.where(special, ROLES.index(""), ROLES.index("word")).astype(np.int8)
-        firsts = np.flatnonzero(special & (tokens == self.tokenizer.cls_token_id))
-        role[firsts[:1]] = ROLES.index("cls")
-        return role
+    def _pooled(self, ids: np.ndarray, special: np.ndarray) -> np.ndarray:
+        """Return the position of role `cls`, or none.
+
+        Args:
+            ids: (position,) of a text with its padding.
+            special: (piece,) bool: tokens that the tokenizer has put around the text.
+        """
+        if self.pooled is not None:
+            return np.array([self.pooled(ids)])
+        return np.flatnonzero(special & (ids[: len(special)] == self.tokenizer.cls_token_id))[:1]
 
     def _own_notation(self, example: Example) -> tuple[str, tuple[Span, ...]]:
         """Return the text with [MASK] as the tokenizer writes it, and the word spans in that text."""

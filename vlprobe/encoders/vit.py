@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor
-from vlprobe.encoders.pixels import ImageReader, patch_roles
+from vlprobe.encoders.pixels import ImageReader, pair
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
-from vlprobe.errors import CheckpointError
 from vlprobe.exact import as_asked
-from vlprobe.types import ROLES, Example, Hidden
+from vlprobe.types import Example, Hidden
 
 CLASSES = {
     "vit": "ViTModel",
@@ -46,8 +44,8 @@ class ViT(Encoder):
         config = self.model.config
         self.blocks = residual_blocks(self.model, ("layers", "encoder.layer"), config.num_hidden_layers)
         self.reader = ImageReader(load_processor(checkpoint), checkpoint.source, readers(device))
-        self.patch = _pair(config.patch_size)
-        self.input = None if checkpoint.model_type in FLEXIBLE else _pair(config.image_size)
+        self.patch = pair(config.patch_size)
+        self.input = None if checkpoint.model_type in FLEXIBLE else pair(config.image_size)
         self.extra = {"deit": 1, "dinov2_with_registers": getattr(config, "num_register_tokens", 0)}.get(
             checkpoint.model_type, 0
         )
@@ -70,27 +68,10 @@ class ViT(Encoder):
             BadRow: no image, or one that cannot be decoded.
             CheckpointError: the preprocessor makes images of a size that the model does not take.
         """
-        pixels, frames = self.reader.stack(batch)
-        canvas = (pixels.shape[2], pixels.shape[3])
-        if self.input is not None and canvas != self.input:
-            raise CheckpointError(
-                f"{self.reader.place}: its preprocessor_config.json makes images of {canvas[1]} x {canvas[0]} pixels, "
-                f"its model takes {self.input[1]} x {self.input[0]}; correct the size or crop_size there"
-            )
-        rows, columns = canvas[0] // self.patch[0], canvas[1] // self.patch[1]
-        patches = np.stack([frame.boxes(rows, columns, self.patch) for frame in frames])
-        before = np.full((len(batch), 1 + self.extra, 4), np.nan, dtype=np.float32)
-        box = np.concatenate([before, patches], axis=1)
-        role = patch_roles(box)
-        role[:, 0] = ROLES.index("cls")
-        word = np.full(role.shape, -1, dtype=np.int32)
+        grid = self.reader.grid(batch, self.patch, self.input, 1 + self.extra)
         with as_asked(self.device), tap(self.blocks) as states:
-            output = self.model(pixel_values=pixels.to(self.device))
-        hidden = [Hidden(f"vision.{index}", state, role, word, box) for index, state in enumerate(states)]
-        hidden.append(Hidden("vision.norm", output.last_hidden_state, role, word, box))
+            output = self.model(pixel_values=grid.pixels.to(self.device))
+        named = {f"vision.{index}": state for index, state in enumerate(states)}
+        named["vision.norm"] = output.last_hidden_state
+        hidden = [Hidden(layer, state, grid.role, grid.word, grid.box) for layer, state in named.items()]
         return hidden + ([pooled("vision.pooler", output.pooler_output)] if self.pooler else [])
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """Return (height, width) of a size that a configuration may give as one number."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

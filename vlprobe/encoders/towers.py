@@ -1,0 +1,98 @@
+"""Dual encoders: a text tower and an image tower that never see each other."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.pixels import ImageReader, Size
+from vlprobe.encoders.taps import pooled
+from vlprobe.encoders.text import TextReader
+from vlprobe.errors import BadRow
+from vlprobe.exact import as_asked
+from vlprobe.types import Example, Hidden
+
+VECTORS = ("pooler", "projection")
+"""Layers of a tower that are one vector: what it pools, before and after its projection into the shared space."""
+
+
+class Towers(Encoder):
+    """Two transformers side by side, `language` and `vision`, each run on what it is given and on that alone.
+
+    Given a text alone it has no layers of `vision`, given an image alone none of `language`. A family states how its
+    towers are run; what it reads them with, it sets up in its constructor.
+    """
+
+    modalities = ("text", "image")
+
+    device: torch.device
+    """Where it runs."""
+    text: TextReader
+    """Cuts texts into pieces."""
+    images: ImageReader
+    """Makes pixels of images."""
+    patch: Size
+    """Height and width of a patch in pixels."""
+    size: Size
+    """Height and width of the images that it takes."""
+    before: int
+    """Positions of the vision tower before its patches."""
+
+    @abstractmethod
+    def language(self, ids: torch.Tensor, mask: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for texts.
+
+        Args:
+            ids: (batch, position) token ids.
+            mask: (batch, position) int64, 0 is padding.
+        """
+
+    @abstractmethod
+    def vision(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for images.
+
+        Args:
+            pixels: (batch, channel, height, width).
+        """
+
+    def ahead(self, batch: Sequence[Example]) -> None:
+        """Begin to read the images of a batch."""
+        self.images.ahead(batch)
+
+    def encode(self, batch: Sequence[Example]) -> list[Hidden]:
+        """Return the layers of the text tower where the examples have texts, then those of the image tower.
+
+        Raises:
+            BadRow: neither text nor image; an image that cannot be decoded; a text of more tokens than the model has
+                positions, or with a masked word, for which neither tower was given a token.
+            CheckpointError: the preprocessor makes images of a size that the model does not take.
+        """
+        texts = [example.text is not None for example in batch]
+        images = [example.image is not None for example in batch]
+        for example, text, image in zip(batch, texts, images, strict=True):
+            if (text, image) != (any(texts), any(images)) or not (text or image):
+                lacks = "neither text nor image" if not (text or image) else "no image" if text else "no text"
+                raise BadRow(example.place or example.id, f"example {example.id} has {lacks}")
+        hidden: list[Hidden] = []
+        if any(texts):
+            pieces = self.text.read(batch)
+            nowhere = np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
+            with as_asked(self.device):
+                states = self.language(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
+            hidden += [_hidden(layer, state, pieces.role, pieces.word, nowhere) for layer, state in states.items()]
+        if any(images):
+            grid = self.images.grid(batch, self.patch, self.size, self.before)
+            with as_asked(self.device):
+                states = self.vision(grid.pixels.to(self.device))
+            hidden += [_hidden(layer, state, grid.role, grid.word, grid.box) for layer, state in states.items()]
+        return hidden
+
+
+def _hidden(layer: str, states: torch.Tensor, role: np.ndarray, word: np.ndarray, box: np.ndarray) -> Hidden:
+    if layer.endswith(VECTORS):
+        return pooled(layer, states)
+    return Hidden(layer, states, role, word, box)
