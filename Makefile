@@ -1,4 +1,4 @@
-# make demo    a study from nothing to its table
+# make demo    a study from nothing to its tables and its page
 # make test    everything that is checked
 # make install the environment alone: .venv
 # make docs    the generated parts of docs/
@@ -27,6 +27,7 @@ $(VENV)/installed: pyproject.toml Makefile
 
 demo: install
 	@OMP_NUM_THREADS=1 $(BIN)/vlprobe run studies/demo.yaml
+	@$(BIN)/vlprobe report results/demo
 
 test: install
 	$(BIN)/ruff check .

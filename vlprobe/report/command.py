@@ -17,9 +17,9 @@ def report(
         typer.Option(help="Where to write; `report` in the results folder if not given.", show_default=False),
     ] = None,
 ) -> None:
-    """Write what a study found, finished or not: tables for a paper as LaTeX, Markdown and CSV."""
+    """Write what a study found, finished or not: a page, figures as SVG and PNG, tables as LaTeX, Markdown and CSV."""
     from vlprobe.report.contents import read_contents
     from vlprobe.report.writing import write_report
 
     page = write_report(read_contents(results), output or results / "report")
-    typer.echo(f"Report: {page}")
+    typer.echo(f"Report: {page.resolve().as_uri()}")

@@ -17,10 +17,11 @@ def summarise(results: Iterable[Result], findings: Sequence[Finding] = ()) -> di
 
     A cell is the layer where the linear probe has the best mean validation score over seeds (the test part takes no
     part in the choice), with its mean test score, the interval that holds every seed's interval, and the controls
-    beside it; under `layers`, the same of every layer, its controls under `beneath`; under `beside`, what other probes
-    made of the best layer. `surface` is {condition: {control: score}} of the controls that look at no layer, and so are
-    the same for all models. A verdict says where the model takes the target from, what it does not see, whether matched
-    was shown to differ from mismatched, and which controls a probe that beats the majority class was not shown to beat.
+    beside it; under `alone`, those that look at no layer and that the model has to beat; under `layers`, the same of
+    every layer, its controls under `beneath`; under `beside`, what other probes made of the best layer. `surface` is
+    {condition: {control: score}} of the controls that look at no layer, and so are the same for all models. A verdict
+    says where the model takes the target from, what it does not see, whether matched was shown to differ from
+    mismatched, and which controls a probe that beats the majority class was not shown to beat.
 
     Args:
         results: of one run.
@@ -74,14 +75,17 @@ def _task(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _surface(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, dict[int, float]]] = {}
+    conditions = dict.fromkeys(result.condition for result in results if not result.layer)
+    return {name: _alone([each for each in results if each.condition == name]) for name in conditions}
+
+
+def _alone(results: Sequence[Result]) -> dict[str, float]:
+    """Return {control: score} of the controls that look at no layer, under one condition; each seed counts once."""
+    scores: dict[str, dict[int, float]] = {}
     for result in results:
         if not result.layer:
-            found.setdefault(result.condition, {}).setdefault(result.control, {})[result.seed] = result.score
-    return {
-        condition: {name: _mean([*scores[name].values()]) for name in CONTROLS if name in scores}
-        for condition, scores in found.items()
-    }
+            scores.setdefault(result.control, {})[result.seed] = result.score
+    return {name: _mean([*scores[name].values()]) for name in CONTROLS if name in scores}
 
 
 def _cell(results: Sequence[Result]) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def _cell(results: Sequence[Result]) -> dict[str, Any]:
     layers = {
         name: _layer(rows) | _selectivity(linear, rows) | _beneath(linear, name) for name, rows in by_layer.items()
     }
-    cell: dict[str, Any] = {"majority": _mean(majority), "layers": layers}
+    cell: dict[str, Any] = {"majority": _mean(majority), "alone": _alone(results), "layers": layers}
     if not by_layer:
         return cell
     best = best_layer(results)

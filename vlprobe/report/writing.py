@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vlprobe.errors import VlprobeError
 from vlprobe.report.tables import comma_separated, latex, long_table, main_table, markdown
+
+NEEDED = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
+"""Module -> the package that brings it."""
 
 
 def write_report(contents: Mapping[str, Any], folder: Path) -> Path:
-    """Write a report and return where it is; what is there of an earlier one is replaced.
+    """Write a report and return where its page is; what is there of an earlier one is replaced.
 
     Args:
         contents: as `read_contents` returns them.
         folder: created where it is not there.
+
+    Raises:
+        VlprobeError: a package that draws is not installed.
     """
+    lacking = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if lacking:
+        raise VlprobeError(f"a report is drawn with {', '.join(lacking)}; not installed: pip install 'vlprobe[report]'")
+    from vlprobe.report.page import page
+
     main = main_table(contents)
     _write(folder / "tables" / "main.md", markdown(main))
     _write(folder / "tables" / "main.tex", latex(main))
     _write(folder / "tables" / "main.csv", comma_separated(main))
     _write(folder / "tables" / "scores.csv", comma_separated(long_table(contents)))
-    return folder
+    _write_figures(contents, folder / "figures")
+    _write(folder / "index.html", page(contents))
+    return folder / "index.html"
+
+
+def _write_figures(contents: Mapping[str, Any], folder: Path) -> None:
+    from vlprobe.report.figures import curves_figure, heat_figure, png_file, reliance_figure, svg_file
+    from vlprobe.report.page import loss_axes
+
+    axes = loss_axes(contents)
+    for name, task in contents["tasks"].items():
+        drawn = {
+            "layers": curves_figure(name, task, contents["conditions"]),
+            "heat": heat_figure(name, task),
+            "lost": reliance_figure(name, task, contents["conditions"], axes[task["metric"]], legend=True),
+        }
+        for kind, figure in drawn.items():
+            if figure is not None:
+                path = folder / f"{task['number']:02d}-{_plain(name)}-{kind}"
+                _write(path.with_name(f"{path.name}.svg"), svg_file(figure))
+                path.with_name(f"{path.name}.png").write_bytes(png_file(figure))
+
+
+def _plain(name: str) -> str:
+    """Return a task's name as a file can have it; the number before it tells two apart."""
+    return re.sub(r"[^\w.-]+", "-", name)[:60]
 
 
 def _write(path: Path, text: str) -> None:

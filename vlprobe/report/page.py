@@ -1,0 +1,179 @@
+"""The page of a report: one HTML file that asks nothing of any network, and runs no script."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from vlprobe.probes import CONTROLS
+from vlprobe.report.contents import last_layer
+from vlprobe.report.figures import DASHES, colours, heat_figure, inline, panel, reliance_figure, short
+from vlprobe.report.overview import SAID
+from vlprobe.report.tables import METRICS, SURFACE, marks_of, number
+
+OPEN = 12
+"""Findings that are shown at once; the rest are folded."""
+CALLED = {"shuffled-labels": "shuffled labels", "control-task": "random labels", "layer-0": "layer 0"}
+CALLED |= {"random-init": "untrained"}
+
+
+def page(contents: Mapping[str, Any]) -> str:
+    """Return a report as one HTML page.
+
+    Args:
+        contents: as `read_contents` returns them. What is in them is shown as text, whatever it holds.
+    """
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": number, "short": short, "metric": lambda name: METRICS.get(name, name)}
+    environment.filters["called"] = lambda name: CALLED.get(name, name)
+    template = environment.get_template("page.html")
+    described, numbers = contents["provenance"], count(1)
+    return template.render(
+        contents,
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - ours, nothing of a study is in it
+        open=OPEN,
+        said=SAID,
+        glance=list(_glance(contents)),
+        main=list(_main(contents)),
+        surface=[name for name in SURFACE if any(name in _alone(task) for task in contents["tasks"].values())],
+        alone={name: _alone(task) for name, task in contents["tasks"].items()},
+        figures={name: _figures(name, task, contents, numbers) for name, task in contents["tasks"].items()},
+        losses=_losses(contents, numbers),
+        details={name: list(_details(task)) for name, task in contents["tasks"].items()},
+        colours=colours(contents["conditions"]),
+        dashes=_dashes(contents),
+        explained=CONTROLS,
+        command=shlex.join(described["command"]),
+        study=yaml.safe_dump(described["study"], sort_keys=False, allow_unicode=True, width=100),
+    )
+
+
+def _alone(task: Mapping[str, Any]) -> Mapping[str, float]:
+    return dict(task["surface"].get("matched", {}))
+
+
+def _glance(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield one row a model: for each task the verdict in a word, and the scores matched and mismatched."""
+    for model in contents["models"]:
+        cells = []
+        for task in contents["tasks"].values():
+            verdict = task["verdicts"].get(model, {}).get("verdict", "")
+            row = task["rows"].get(model, {})
+            scores = [row[name]["score"] for name in ("matched", "mismatched") if "score" in row.get(name, {})]
+            word = SAID.get(verdict, verdict)
+            cells.append({"word": word, "verdict": verdict, "shown": " → ".join(f"{score:.2f}" for score in scores)})
+        yield {"model": model, "cells": cells}
+
+
+def _main(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield one row for every model and condition: score, marks, best layer, and what is told on hovering."""
+    tops = {name: _top(task) for name, task in contents["tasks"].items()}
+    for model in contents["models"]:
+        name, _, stage = model.rpartition(" (")
+        rows: list[dict[str, Any]] = []
+        for condition in contents["conditions"]:
+            cells: list[dict[str, Any] | None] = []
+            for task_name, task in contents["tasks"].items():
+                cell = task["rows"].get(model, {}).get(condition, {})
+                if "layer" not in cell:
+                    cells.append(None)
+                    continue
+                told = f"95 % interval [{number(cell['low'])}, {number(cell['high'])}], n = {cell['n_test']}"
+                told += f", {cell['seeds']} seeds" if cell["seeds"] > 1 else ""
+                told += "".join(
+                    f"; {CALLED.get(each, each)} {number(score)}" for each, score in cell["controls"].items()
+                )
+                top = round(cell["score"], 3) == tops[task_name]
+                marks = marks_of(task, model, condition)
+                cells.append({"score": cell["score"], "layer": cell["layer"], "told": told, "top": top, "marks": marks})
+            if any(cells):
+                rows.append({"condition": condition, "cells": cells, "first": not rows})
+        named = {"model": name, "stage": stage.removesuffix(")"), "span": len(rows)}
+        yield from (named | row for row in rows)
+
+
+def _top(task: Mapping[str, Any]) -> float:
+    scores = [cell.get("score", math.nan) for cells in task["rows"].values() for cell in cells.values()]
+    return max((round(score, 3) for score in scores if not math.isnan(score)), default=math.nan)
+
+
+def _figures(name: str, task: Mapping[str, Any], contents: Mapping[str, Any], numbers: Iterator[int]) -> dict[str, Any]:
+    panels = []
+    for model in contents["models"]:
+        if any("layer" in cell for cell in task["rows"].get(model, {}).values()):
+            drawn = panel(task, model, contents["conditions"])
+            panels.append((model, inline(drawn, f"{name}, {short(model)}: score by layer", next(numbers))))
+    heat = None
+    if any(row["condition"] == "matched" for row in task["curves"]):
+        heat = inline(heat_figure(name, task), f"{name}: score of every model at every layer", next(numbers))
+    return {"panels": panels, "heat": heat}
+
+
+def loss_axes(contents: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return metric -> the axis that holds what is lost on all its tasks, so that panels can be compared."""
+    axes = {}
+    for metric in dict.fromkeys(task["metric"] for task in contents["tasks"].values()):
+        rows = [row for task in contents["tasks"].values() if task["metric"] == metric for row in task["reliance"]]
+        bounds = [value for row in rows for value in (row["low"], row["high"], row["loss"]) if not math.isnan(value)]
+        low, high = min([-0.1, *bounds]), max([1.0, *bounds])
+        axes[metric] = (math.floor(low * 10) / 10, math.ceil(high * 10) / 10)
+    return axes
+
+
+def _losses(contents: Mapping[str, Any], numbers: Iterator[int]) -> list[tuple[str, Any]]:
+    axes, drawn = loss_axes(contents), []
+    for name, task in contents["tasks"].items():
+        figure = reliance_figure(name, task, contents["conditions"], axes[task["metric"]])
+        if figure is not None:
+            drawn.append((name, inline(figure, f"{name}: what each model loses", next(numbers))))
+    return drawn
+
+
+def _details(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield one row for every model and condition of a task, with all its numbers."""
+    for model, cells in task["rows"].items():
+        for condition, cell in cells.items():
+            if "layer" in cell:
+                last = last_layer(cell)
+                yield cell | {
+                    "model": model,
+                    "condition": condition,
+                    "last": last,
+                    "last_score": cell["layers"][last]["score"],
+                    "verdict": task["verdicts"].get(model, {}) if condition == "matched" else {},
+                }
+
+
+def _dashes(contents: Mapping[str, Any]) -> dict[str, str]:
+    """Return the controls that are drawn -> how, for the legend."""
+    there = set()
+    for task in contents["tasks"].values():
+        for cells in task["rows"].values():
+            cell = cells.get("matched", {})
+            there |= {
+                *cell.get("alone", {}),
+                *(name for layer in cell.get("layers", {}).values() for name in layer["beneath"]),
+            }
+    names = {
+        "bag-of-words": "words",
+        "n-grams": "words",
+        "shuffled-labels": "shuffled labels",
+        "random-init": "untrained",
+    }
+    drawn = {names.get(name, name) for name in there}
+    return {name: " ".join(map(str, dash)) for name, dash in DASHES.items() if name in drawn}
