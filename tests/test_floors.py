@@ -13,6 +13,7 @@ HOUSE = Path(vlprobe.__file__).parent
 FLOORS = [
     ["__main__"],
     ["cli", "__init__"],
+    ["commands"],
     ["calibration"],
     ["study"],
     ["run", "estimate", "provenance", "report", "zoo"],
@@ -60,6 +61,14 @@ HEAVY = ("torch", "sklearn", "transformers", "pandas", "pyarrow", "scipy")
 @pytest.mark.parametrize("code", ["import vlprobe", "import vlprobe.cli", "import vlprobe.tasks, vlprobe.encoders"])
 def test_the_doors_load_nothing_heavy(code):
     check = f"{code}; import sys; print([name for name in {HEAVY} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_help_needs_none_of_the_rooms():
+    check = (
+        "import vlprobe.cli, sys; print([name for name in ('numpy', 'pydantic', 'yaml', 'PIL') if name in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

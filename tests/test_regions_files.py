@@ -195,7 +195,7 @@ def test_what_is_no_feature_file(tmp_path):
 
 def test_opening_the_room_loads_nothing_heavy():
     heavy = ("torch", "h5py", "lmdb", "msgpack", "numpy", "pydantic")
-    code = f"import vlprobe.regions, vlprobe.regions.command, sys; print([n for n in {heavy} if n in sys.modules])"
+    code = f"import vlprobe.regions, vlprobe.commands.regions, sys; print([n for n in {heavy} if n in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

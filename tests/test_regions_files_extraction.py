@@ -15,11 +15,11 @@ from PIL import Image
 from tiny_regions import OUTPUTS, made
 from typer.testing import CliRunner
 
+from vlprobe.commands.regions import box_limits, regions
 from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.images import open_image
 from vlprobe.regions import open_detector, open_regions
 from vlprobe.regions.cache import CachedRegions, default_folder
-from vlprobe.regions.command import box_limits, regions
 from vlprobe.regions.extraction import extract_regions
 from vlprobe.regions.formats import FORMATS, format_of
 from vlprobe.regions.npz import read_arrays

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlprobe import __version__
-from vlprobe.audit.command import audit
-from vlprobe.calibration.command import calibrate
+from vlprobe.commands.audit import audit
+from vlprobe.commands.calibrate import calibrate
+from vlprobe.commands.regions import regions
+from vlprobe.commands.report import report
+from vlprobe.commands.store import store
+from vlprobe.commands.zoo import zoo
 from vlprobe.errors import StudyError, VlprobeError
-from vlprobe.regions.command import regions
-from vlprobe.report.command import report
-from vlprobe.store.command import store
-from vlprobe.zoo.command import zoo
 
 if TYPE_CHECKING:
     from vlprobe.study import Study
