@@ -101,7 +101,11 @@ def test_one_cls_at_most_and_it_is_the_first(model):
 def test_towers_have_one_position_that_stands_for_all(model):
     if not isinstance(model, Towers):
         return
-    for one in model.encode(batch(model)):
+    hidden = model.encode(batch(model))
+    states = {one.layer: one.states for one in hidden}
+    pooled = states["language.norm"][torch.from_numpy(hidden[0].role == CLS)]
+    torch.testing.assert_close(pooled, states["language.pooler"][:, 0], atol=1e-6, rtol=1e-5)
+    for one in hidden:
         assert (one.word == -1).all()
         if one.layer.endswith(VECTORS):
             continue

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import transformers as hf
 from PIL import Image
-from tokenizers import ByteLevelBPETokenizer, pre_tokenizers
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
 
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.encoders.uniter import UniterNetwork
@@ -54,6 +54,15 @@ CONFIGS = {
         vision_config={**IMAGE, "hidden_size": 20},
         projection_dim=12,
     ),
+    "siglip": lambda: hf.SiglipConfig(
+        text_config={
+            **TEXT,
+            "vocab_size": len(siglip_vocabulary()) + 1,
+            "max_position_embeddings": 40,
+            "projection_size": 20,
+        },
+        vision_config={**IMAGE, "hidden_size": 20},
+    ),
     "lxmert": lambda: hf.LxmertConfig(
         **{name: value for name, value in BERT.items() if name != "num_hidden_layers"},
         **{"l_layers": 2, "r_layers": 2, "x_layers": 1, "visual_feat_dim": REGION_WIDTH},
@@ -72,6 +81,7 @@ CLASSES = {
     "uniter": "UniterNetwork",
     "lxmert": "LxmertModel",
     "clip": "CLIPModel",
+    "siglip": "SiglipModel",
 }
 PROCESSORS = {
     "vit": lambda: hf.ViTImageProcessorPil(size={"height": 32, "width": 32}),
@@ -79,6 +89,7 @@ PROCESSORS = {
     "dinov2": lambda: hf.BitImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
     "resnet": lambda: hf.ConvNextImageProcessorPil(size={"shortest_edge": 64}, crop_pct=0.8),
     "vilt": lambda: hf.ViltImageProcessorPil(size={"shortest_edge": 96}, size_divisor=16),
+    "siglip": lambda: hf.SiglipImageProcessorPil(size={"height": 32, "width": 32}),
     "clip": lambda: hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
 }
 PROCESSORS["dinov2_with_registers"] = PROCESSORS["dinov2"]
@@ -96,6 +107,41 @@ def clip_vocabulary() -> dict[str, int]:
 CLIP_MERGES = [("d", "o"), ("do", "g</w>"), ("c", "a"), ("ca", "t"), ("cat", "s</w>")]
 START, END = "<|startoftext|>", "<|endoftext|>"
 CLIP_ENDS = {"bos_token_id": len(clip_vocabulary()) - 2, "eos_token_id": len(clip_vocabulary()) - 1}
+
+
+def siglip_vocabulary() -> list[str]:
+    """Tokens of a small SigLIP, Gemma's special ones in front."""
+    return [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<mask>",
+        "</s>",
+        "▁",
+        *".,!'-",
+        *LETTERS,
+        *(f"▁{word}" for word in WORDS),
+    ]
+
+
+def save_siglip_tokenizer(folder: Path, version: int = 1) -> None:
+    """Write a tokenizer.json as version 1 (texts end with </s>, padding too) or 2 (<eos>, <pad>, a mask token)."""
+    end, pad = ("</s>", "</s>") if version == 1 else ("<eos>", "<pad>")
+    scores = [(token, -float(len(token) == 1) - 1) for token in siglip_vocabulary()]
+    backend = Tokenizer(models.Unigram(scores, unk_id=3))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, siglip_vocabulary().index(end))]
+    )
+    more = {"bos_token": "<bos>", "mask_token": "<mask>"} if version == 2 else {}
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=end, pad_token=pad, unk_token="<unk>", **more
+    )
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "SiglipTokenizer" if version == 1 else "GemmaTokenizer"  # as those on the hub say
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def make(model_type: str, folder: Path, head: str | None = None) -> Path:
@@ -128,6 +174,8 @@ def make(model_type: str, folder: Path, head: str | None = None) -> Path:
         bpe.save_model(str(folder))
     elif model_type == "clip":
         hf.CLIPTokenizer(vocab=clip_vocabulary(), merges=CLIP_MERGES).save_pretrained(folder)
+    elif model_type == "siglip":
+        save_siglip_tokenizer(folder)
     elif model_type in TEXTS:
         (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
         (folder / "tokenizer_config.json").write_text(

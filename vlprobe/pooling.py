@@ -14,7 +14,7 @@ from vlprobe.types import ROLES, Example, Hidden, Unit
 POOLINGS: dict[Unit, dict[str, str]] = {
     "input": {
         "auto": "cls where the layer has one, else the mean over patches or regions",
-        "cls": "the position that the model pools: [CLS], CLIP's end of text; of a pooler or projection, its one",
+        "cls": "the position that the model pools: [CLS], CLIP's end of text, SigLIP's last; of a pooler, its one",
         "words": "mean over all word pieces of the text",
         "patches": "mean over all patches of the image",
         "regions": "mean over all regions of the image",

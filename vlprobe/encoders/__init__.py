@@ -106,6 +106,15 @@ FAMILIES: dict[str, Family] = {
         "vision.0-m, vision.norm, vision.pooler, vision.projection",
         about="CLIP: a text and an image tower that never meet",
     ),
+    "siglip": Family(
+        module="vlprobe.encoders.siglip",
+        kind="Siglip",
+        types=("siglip",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.pooler, language.projection, "
+        "vision.0-m, vision.norm, vision.pooler",
+        about="SigLIP, SigLIP 2 of one image size: a text and an image tower that never meet",
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from vlprobe.encoders.loading import load_network, load_processor, load_tokenize
 from vlprobe.encoders.pixels import ImageReader, pair
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import TextReader
-from vlprobe.encoders.towers import Towers
+from vlprobe.encoders.towers import Towers, addresses
 from vlprobe.errors import CheckpointError
 
 CLASSES = {"clip": "CLIPModel"}
@@ -54,11 +54,8 @@ class Clip(Towers):
         self.images = ImageReader(load_processor(checkpoint), checkpoint.source, readers(device))
         self.patch, self.size, self.before = pair(image.patch_size), pair(image.image_size), 1
         shared = self.model.config.projection_dim
-        self.layers = {}
-        for stream, config in (("language", text), ("vision", image)):
-            names = [*(str(index) for index in range(config.num_hidden_layers + 1)), "norm", "pooler"]
-            self.layers |= {f"{stream}.{name}": config.hidden_size for name in names}
-            self.layers[f"{stream}.projection"] = shared
+        self.layers = addresses("language", text) | {"language.projection": shared}
+        self.layers |= addresses("vision", image) | {"vision.projection": shared}
 
     def pooled(self, ids: np.ndarray) -> int:
         """Return the position that the model pools of (position,) token ids: that of the first end token."""

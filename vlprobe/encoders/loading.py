@@ -114,13 +114,14 @@ def load_network(
     return Loaded(model, pooler, left_out(unused), unused)
 
 
-def load_tokenizer(checkpoint: Checkpoint, vocabulary: int, bert: str = "") -> Any:
+def load_tokenizer(checkpoint: Checkpoint, vocabulary: int, bert: str = "", kind: str = "AutoTokenizer") -> Any:
     """Return the checkpoint's fast tokenizer.
 
     Args:
         checkpoint: whose tokenizer.
         vocabulary: rows of the model's embedding table.
         bert: `bert-base-cased` or `bert-base-uncased` where the model is known to have taken over that one's.
+        kind: class of transformers that reads it.
 
     Raises:
         CheckpointError: there is none, it cannot be read, it makes ids that the model has no row for, or keeps
@@ -139,10 +140,10 @@ def load_tokenizer(checkpoint: Checkpoint, vocabulary: int, bert: str = "") -> A
         with quiet():
             if bert and not there & {"tokenizer.json", "tokenizer_config.json"}:  # as Google published it
                 lower = not bert.endswith("-cased")
-                kind: Any = transformers.BertTokenizer
-                tokenizer = kind.from_pretrained(place, local_files_only=True, do_lower_case=lower)
+                old: Any = transformers.BertTokenizer
+                tokenizer = old.from_pretrained(place, local_files_only=True, do_lower_case=lower)
             else:
-                tokenizer = transformers.AutoTokenizer.from_pretrained(
+                tokenizer = getattr(transformers, kind).from_pretrained(
                     place, use_fast=True, trust_remote_code=checkpoint.trust_remote_code, local_files_only=True
                 )
     except UNREADABLE as error:

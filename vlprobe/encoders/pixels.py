@@ -14,7 +14,13 @@ from vlprobe.errors import BadRow, CheckpointError
 from vlprobe.images import open_image
 from vlprobe.types import ROLES, Example
 
-PLAIN = ("ViTImageProcessorPil", "DeiTImageProcessorPil", "BitImageProcessorPil", "CLIPImageProcessorPil")
+PLAIN = (
+    "ViTImageProcessorPil",
+    "DeiTImageProcessorPil",
+    "BitImageProcessorPil",
+    "CLIPImageProcessorPil",
+    "SiglipImageProcessorPil",
+)
 """Image processors that resize by the rules of `size`, then crop the middle by `crop_size`."""
 CROP_PCT = "ConvNextImageProcessorPil"
 """Resizes below 384 pixels to shortest_edge / crop_pct and crops the middle square, else warps to a square."""

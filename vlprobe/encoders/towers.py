@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +91,17 @@ class Towers(Encoder):
                 states = self.vision(grid.pixels.to(self.device))
             hidden += [_hidden(layer, state, grid.role, grid.word, grid.box) for layer, state in states.items()]
         return hidden
+
+
+def addresses(stream: str, config: Any) -> dict[str, int]:
+    """Return layer address -> width of a tower, all but what lies behind its pooler.
+
+    Args:
+        stream: `language` or `vision`.
+        config: of the tower.
+    """
+    names = [*(str(index) for index in range(config.num_hidden_layers + 1)), "norm", "pooler"]
+    return dict.fromkeys((f"{stream}.{name}" for name in names), config.hidden_size)
 
 
 def _hidden(layer: str, states: torch.Tensor, role: np.ndarray, word: np.ndarray, box: np.ndarray) -> Hidden:
