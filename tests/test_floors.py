@@ -25,6 +25,7 @@ FLOORS = [
     ["statistics", "exchange", "store", "engines", "regions", "scenes"],
     ["settings", "images", "digest", "exact", "device"],
     ["types"],
+    ["stored"],
     ["errors"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

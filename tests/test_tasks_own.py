@@ -143,7 +143,9 @@ def test_parquet_holds_images_as_bytes_or_paths(load, tmp_path):
     images = [{"bytes": raw, "path": "x"}, {"bytes": raw, "path": None}, {"bytes": None, "path": "a.png"}]
     parquet.write_table(pa.table({"image": images, "label": [1, 2, 1]}), tmp_path / "r.parquet")
     task = load(level="vision", table="r.parquet")
-    assert [e.image for e in task.splits["all"]] == [raw, raw, tmp_path / "a.png"]
+    held = task.splits["all"][0].image
+    assert [e.image for e in task.splits["all"]] == [held, held, tmp_path / "a.png"]
+    assert held.read() == raw
     assert [e.group for e in task.splits["all"]] == ["r#1", "r#1", "r#3"]
     assert [e.place for e in task.splits["all"]][0] == "r.parquet, row 1"
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vlprobe.types import ImageData
+
 
 def digest(*parts: object) -> str:
     """Return the sha256 of `parts` written as canonical JSON, in hexadecimal."""
@@ -17,6 +19,17 @@ def file_digest(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hexadecimal, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def image_digest(image: ImageData) -> str:
+    """Return the sha256 of an image's encoded bytes, wherever they lie.
+
+    Raises:
+        OSError: its file cannot be read.
+    """
+    if isinstance(image, Path):
+        return file_digest(image)
+    return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else image.sha256
 
 
 def generator(seed: int, *purpose: str) -> np.random.Generator:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlprobe.errors import BadRow
+from vlprobe.types import ImageData
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,11 +32,27 @@ def image_inside(folder: Path, name: str, place: str) -> Path:
     return folder / name
 
 
-def image_size(image: Path | bytes, place: str = "") -> tuple[int, int]:
+def encoded(image: ImageData) -> Path | io.BytesIO:
+    """Return what Pillow opens: a file, or the bytes of one, read now where they lie in another file.
+
+    Raises:
+        DataError: the file that holds them is gone or has changed (see `StoredImage.read`).
+    """
+    if isinstance(image, Path):
+        return image
+    return io.BytesIO(image if isinstance(image, bytes) else image.read())
+
+
+def image_name(image: ImageData) -> str:
+    """Return how messages call an image."""
+    return "the embedded image" if isinstance(image, bytes) else str(image)
+
+
+def image_size(image: ImageData, place: str = "") -> tuple[int, int]:
     """Return (width, height) in pixels as the file's header says, without decoding it.
 
     Args:
-        image: a file, or the bytes of one.
+        image: a file, the bytes of one, or where they lie.
         place: the file and row that name it, for messages.
 
     Raises:
@@ -46,18 +63,18 @@ def image_size(image: Path | bytes, place: str = "") -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+            with Image.open(encoded(image)) as opened:
                 return opened.size
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        name = str(image) if isinstance(image, Path) else "the embedded image"
+        name = image_name(image)
         raise BadRow(place or name, f"{name} cannot be opened ({error}); it is missing, or no image") from None
 
 
-def open_image(image: Path | bytes, place: str = "") -> Image.Image:
+def open_image(image: ImageData, place: str = "") -> Image.Image:
     """Decode an image fully and return it as RGB, turned as its EXIF orientation says.
 
     Args:
-        image: a file, or the bytes of one.
+        image: a file, the bytes of one, or where they lie.
         place: the file and row that name it, for messages.
 
     Raises:
@@ -65,12 +82,12 @@ def open_image(image: Path | bytes, place: str = "") -> Image.Image:
     """
     from PIL import Image, ImageOps
 
-    name = str(image) if isinstance(image, Path) else "the embedded image"
+    name = image_name(image)
     place = place or name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            opened = Image.open(image if isinstance(image, Path) else io.BytesIO(image))
+            opened = Image.open(encoded(image))
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise BadRow(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vlprobe.stored import StoredImage
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -19,6 +21,8 @@ Unit = Literal["input", "word", "region"]
 Modality = Literal["text", "image"]
 Target = str | float | None
 """A class name, a number to be regressed, or None: this unit is not asked about."""
+ImageData = Path | bytes | StoredImage
+"""A file, the encoded bytes of one (JPEG, PNG, ...), or where such bytes lie in a file."""
 
 SPLITS = ("train", "validation", "test")
 
@@ -38,8 +42,8 @@ class Example:
     never cuts a group, intervals and tests count groups."""
     text: str | None
     """The caption, sentence or question; a masked word is written `[MASK]`. None: no text."""
-    image: Path | bytes | None
-    """A file, or the encoded bytes of one (JPEG, PNG, ...). None: no image."""
+    image: ImageData | None
+    """None: no image."""
     target: tuple[Target, ...]
     """One value per unit: one for unit `input`, `len(words)` for `word`, `len(boxes)` for `region`."""
     words: tuple[tuple[int, int], ...] = ()

@@ -14,7 +14,6 @@ of which differ in one square only.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlprobe.digest import file_digest
+from vlprobe.digest import image_digest
 from vlprobe.errors import BadRow
 from vlprobe.images import open_image
-from vlprobe.types import Example
+from vlprobe.types import Example, ImageData
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +76,7 @@ def scan(examples: Iterable[Example]) -> Pictures:
         if example.image is None or (key := _key(example.image)) in known or key in damaged:
             continue
         try:
-            digest = key if isinstance(key, str) else file_digest(key)
+            digest = key if isinstance(key, str) else image_digest(key)
             if digest not in seen:
                 seen[digest] = hashed(open_image(example.image, example.place))
             known[key] = digest
@@ -90,8 +89,8 @@ def scan(examples: Iterable[Example]) -> Pictures:
     return Pictures(known, hashes, thumbnails, tuple(seen), damaged)
 
 
-def _key(image: Path | bytes | None) -> Path | str:
-    return image if isinstance(image, Path) else hashlib.sha256(image or b"").hexdigest()
+def _key(image: ImageData) -> Path | str:
+    return image if isinstance(image, Path) else image_digest(image)
 
 
 def hashed(image: Image.Image) -> tuple[int, np.ndarray]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from vlprobe.audit.fault import Case
 from vlprobe.audit.pictures import Pictures, scan
@@ -106,8 +107,9 @@ def look_at(task: Task) -> Subject:
 
 def _row(example: Example, part: str, pictures: Pictures) -> Row:
     ties = dict(example.ties)
-    image = pictures.digest(example) or ("" if isinstance(example.image, bytes) else ties.get("image", ""))
-    if not image and not isinstance(example.image, bytes) and example.image is not None:
+    named = example.image is None or isinstance(example.image, Path)
+    image = pictures.digest(example) or (ties.get("image", "") if named else "")
+    if not image and isinstance(example.image, Path):
         image = os.path.realpath(example.image)  # damaged: known by its name
     answers = tuple(target for target in example.target if target is not None)
     return Row(example, part, plain(example.text or ""), image, ties.get("caption", ""), answers)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from vlprobe.controls.rows import Rows
 from vlprobe.images import open_image
-from vlprobe.types import Example
+from vlprobe.types import Example, ImageData
 
 SIDE = 8
 """Thumbnails are so many pixels wide and high, whatever the shape of the image."""
@@ -26,7 +24,7 @@ class Looks:
     """What images look like at a glance, each decoded once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Path | bytes, Box | None], np.ndarray] = {}
+        self._known: dict[tuple[ImageData, Box | None], np.ndarray] = {}
 
     def __call__(self, example: Example, box: Box | None = None) -> np.ndarray:
         """Return (WIDTH,) float32: a thumbnail row by row, then the shares of 64 colours, all in [0, 1].
@@ -51,7 +49,7 @@ class Looks:
         return np.stack([self(example, box) for example, box in zip(rows.examples, boxes, strict=True)])
 
 
-def _look(image: Path | bytes, place: str, box: Box | None) -> np.ndarray:
+def _look(image: ImageData, place: str, box: Box | None) -> np.ndarray:
     from PIL import Image
 
     opened = open_image(image, place)

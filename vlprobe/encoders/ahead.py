@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 
-from vlprobe.types import Example
+from vlprobe.types import Example, ImageData
 
 Made = TypeVar("Made")
 MOST = 8
@@ -30,7 +29,7 @@ class Ahead(Generic[Made]):
     def __init__(self, read: Callable[[Example], Made], workers: int) -> None:
         self.read, self.workers = read, workers
         self._pool: ProcessPoolExecutor | None = None
-        self._begun: dict[Path | bytes, Future[Made]] = {}
+        self._begun: dict[ImageData, Future[Made]] = {}
 
     def begin(self, batch: Sequence[Example]) -> None:
         """Start to read the images of a batch."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlprobe.digest import digest, file_digest
+from vlprobe.digest import digest, image_digest
 from vlprobe.images import open_image
 from vlprobe.pairing import show
 from vlprobe.store import Store
-from vlprobe.types import FULL, Example, Numbers, Unit
+from vlprobe.types import FULL, Example, ImageData, Numbers, Unit
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
@@ -30,7 +29,7 @@ class ImageDigests:
     """sha256 of images, each file read and decoded once: so a damaged file is found before a model runs."""
 
     def __init__(self) -> None:
-        self._known: dict[Path | bytes, str] = {}
+        self._known: dict[ImageData, str] = {}
 
     def __call__(self, example: Example) -> str:
         """Return the digest of an example's image, empty for none.
@@ -43,7 +42,7 @@ class ImageDigests:
             return ""
         if image not in self._known:
             open_image(image, example.place)
-            self._known[image] = file_digest(image) if isinstance(image, Path) else hashlib.sha256(image).hexdigest()
+            self._known[image] = image_digest(image)
         return self._known[image]
 
     def files(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vlprobe.digest import digest, file_digest
+from vlprobe.digest import digest, image_digest
 from vlprobe.errors import DataError
 from vlprobe.regions.checks import checked
 from vlprobe.regions.npz import read_arrays, write_arrays
@@ -112,9 +111,7 @@ OPTIONAL = tuple(field.name for field in fields(Regions) if field.name not in ("
 
 def _sha256(example: Example) -> str:
     """Return the sha256 of the image's bytes; empty: there are none to be read, which the source will say."""
-    if isinstance(example.image, bytes):
-        return hashlib.sha256(example.image).hexdigest()
     try:
-        return file_digest(example.image) if example.image is not None else ""
+        return image_digest(example.image) if example.image is not None else ""
     except OSError:
         return ""

@@ -14,7 +14,7 @@ from vlprobe.device import pick_device
 from vlprobe.digest import digest, file_digest
 from vlprobe.errors import BadRow, StudyError
 from vlprobe.exact import exact
-from vlprobe.images import open_image
+from vlprobe.images import image_name, open_image
 from vlprobe.regions.configuration import configured
 from vlprobe.regions.conventions import Conventions, conventions_named
 from vlprobe.regions.network import POOLED, Heads, Sizes
@@ -23,7 +23,7 @@ from vlprobe.regions.proposals import clip, propose
 from vlprobe.regions.selection import Place, Selection, attribute_probabilities, select
 from vlprobe.regions.source import RegionSource
 from vlprobe.regions.weights import Loaded, load_network
-from vlprobe.types import Example, Regions
+from vlprobe.types import Example, ImageData, Regions
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Looked for in a folder, in this order, as the encoders do."""
@@ -139,11 +139,11 @@ class Detector(RegionSource):
                     found[index] = self._look(states[row], rois, image).regions()
         return [found[index] for index in range(len(batch))]
 
-    def features_of(self, image: Path | bytes, boxes: np.ndarray, place: str = "") -> Regions:
+    def features_of(self, image: ImageData, boxes: np.ndarray, place: str = "") -> Regions:
         """Return what the detector makes of given boxes, such as those of a data set: one region each, in their order.
 
         Args:
-            image: a file, or the bytes of one.
+            image: a file, the bytes of one, or where they lie.
             boxes: (region, 4): x1, y1, x2, y2 as fractions of the image, as in `Regions.boxes`.
             place: the file and row they are from, for messages.
 
@@ -154,7 +154,7 @@ class Detector(RegionSource):
         wrong = ~((corners >= 0) & (corners <= 1)).all(axis=1) | (corners[:, :2] > corners[:, 2:]).any(axis=1)
         if wrong.any():
             raise BadRow(
-                place or str(image if isinstance(image, Path) else "the embedded image"),
+                place or image_name(image),
                 f"box {int(wrong.argmax())} is {corners[wrong][0].tolist()}; give x1, y1, x2, y2 as fractions of the "
                 "image's width and height, x1 <= x2 and y1 <= y2",
             )
@@ -172,12 +172,12 @@ class Detector(RegionSource):
             raise BadRow(example.place or example.id, "there is no image, and the detector needs one")
         return self._prepare(example.image, example.place or example.id)
 
-    def _prepare(self, image: Path | bytes, place: str) -> Prepared:
+    def _prepare(self, image: ImageData, place: str) -> Prepared:
         prepared = prepare(open_image(image, place), self.conventions)
         if min(prepared.shape) < SMALLEST_INPUT:
             width, height = prepared.size
             raise BadRow(
-                place or str(image if isinstance(image, Path) else "the embedded image"),
+                place or image_name(image),
                 f"an image of {width} x {height} pixels is too narrow: scaled down, {min(prepared.shape)} are left of "
                 "its shorter side",
             )

@@ -16,7 +16,7 @@ from vlprobe.errors import BadRow, DataError
 from vlprobe.images import image_inside, open_image
 from vlprobe.regions.entries import EntryWriter
 from vlprobe.regions.formats import FORMATS
-from vlprobe.types import Example, Regions
+from vlprobe.types import Example, ImageData, Regions
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Endings of the files of a folder that are looked at."""
@@ -31,7 +31,7 @@ class Looks(Protocol):
     def regions(self, batch: Sequence[Example]) -> list[Regions]:
         """Return the regions of each example's image."""
 
-    def features_of(self, image: Path | bytes, boxes: np.ndarray, place: str = "") -> Regions:
+    def features_of(self, image: ImageData, boxes: np.ndarray, place: str = "") -> Regions:
         """Return what it makes of given boxes, (region, 4) fractions of the image."""
 
 

@@ -15,6 +15,7 @@ from vlprobe.regions.formats import open_entries
 from vlprobe.regions.image_names import NameIndex
 from vlprobe.regions.sidecar import Sidecar
 from vlprobe.regions.source import RegionSource
+from vlprobe.stored import StoredImage
 from vlprobe.types import Example, Regions
 
 METHOD = 2
@@ -63,7 +64,7 @@ class FeatureFile(RegionSource):
         return [self._of(example) for example in batch]
 
     def _of(self, example: Example) -> Regions:
-        if isinstance(example.image, bytes):
+        if isinstance(example.image, bytes) or (isinstance(example.image, StoredImage) and not example.image.name):
             raise BadRow(
                 example.place,
                 f"the image has no file name, and {self.entries.path} is looked up by name; use a detector, or a data "
@@ -82,7 +83,7 @@ class FeatureFile(RegionSource):
         except DataError as error:
             raise BadRow(example.place, str(error)) from None
 
-    def _entry(self, image: Path, place: str) -> str:
+    def _entry(self, image: Path | StoredImage, place: str) -> str:
         found = self._index.find(image.name)
         if len(found) == 1:
             return found[0]

@@ -30,7 +30,7 @@ def load_task(
     Args:
         spec: a name from `TASKS`; or a mapping with such a `name` and options; or a task on drawn scenes: a mapping
             with a name from `vlprobe.scenes.tasks.RECIPES` and the key `scenes`; or an own task: a mapping with
-            `name`, `level` and one of `table`, `conllu`, `image_folder`, `dataset`.
+            `name`, `level` and one of `table`, `shards`, `conllu`, `image_folder`, `dataset`.
         data: where published data lie: keys of `PLACES`, as in a study's `data:` section.
         folder: where relative paths start: the folder of the study file.
         bad_rows: `error` raises if any row cannot be used, `skip` leaves such rows out and lists them in

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import warnings
-from pathlib import Path
 from typing import Any
 
 from vlprobe.errors import BadRow
+from vlprobe.images import encoded, image_name
 from vlprobe.tasks.cells import list_of, number_of
+from vlprobe.types import ImageData
 
 Box = tuple[float, float, float, float]
 
@@ -43,7 +43,7 @@ def boxes_of(value: Any, column: str, place: str, size: tuple[int, int] = (1, 1)
     return tuple(boxes)
 
 
-def image_size(image: Path | bytes, place: str) -> tuple[int, int]:
+def image_size(image: ImageData, place: str) -> tuple[int, int]:
     """Return (width, height) of an image in pixels, turned as its EXIF orientation says; its pixels are not decoded.
 
     Raises:
@@ -51,12 +51,12 @@ def image_size(image: Path | bytes, place: str) -> tuple[int, int]:
     """
     from PIL import Image
 
-    name = str(image) if isinstance(image, Path) else "the embedded image"
+    name = image_name(image)
     try:
         with warnings.catch_warnings():
             # Nothing is decoded here; `open_image` refuses what is too large.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(image if isinstance(image, Path) else io.BytesIO(image))
+            opened = Image.open(encoded(image))
         with opened:
             width, height = opened.size
             turned = opened.getexif().get(_ORIENTATION) in _LYING

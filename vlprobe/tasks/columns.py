@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from vlprobe.digest import image_digest
 from vlprobe.errors import BadRow, DataError, StudyError, did_you_mean
 from vlprobe.images import image_inside
 from vlprobe.settings import Settings
+from vlprobe.stored import StoredImage
 from vlprobe.tasks.boxes import boxes_of, image_size
 from vlprobe.tasks.cells import NO_LABEL, label_of, list_of, number_of, optional_label_of, text_of
 from vlprobe.tasks.rows import SPLIT_NAMES, Draft, Names, Row, plain
 from vlprobe.tasks.tables import require_columns
 from vlprobe.tasks.words import joined_words, listed_words, masked_words
-from vlprobe.types import Example, Level, Target
+from vlprobe.types import Example, ImageData, Level, Target
 
 AskedUnit = Literal["input", "word", "region", "mask"]
 """`mask` is unit `word` with one label, that of the masked word."""
@@ -124,7 +125,7 @@ class Question:
         example = replace(example, id=self.names.take(name, row.place))
         return Draft(split, example, group or name, ties)
 
-    def image(self, value: Any, column: str, place: str) -> tuple[Path | bytes | None, str]:
+    def image(self, value: Any, column: str, place: str) -> tuple[ImageData | None, str]:
         """Return (image, the name by which rows share it where it is not read); BadRow where there is none."""
         if self.images is None:
             return None, text_of(value, column, place)
@@ -170,18 +171,18 @@ class Cells:
         return value, column, self.place
 
 
-def _whole_input(question: Question, cells: Cells, text: str | None, image: Path | bytes | None) -> Example:
+def _whole_input(question: Question, cells: Cells, text: str | None, image: ImageData | None) -> Example:
     return Example("", "", text, image, (question.target(*cells["label"]),), place=cells.place)
 
 
-def _masked_word(question: Question, cells: Cells, text: str | None, image: Path | bytes | None) -> Example:
+def _masked_word(question: Question, cells: Cells, text: str | None, image: ImageData | None) -> Example:
     words, mask = masked_words(text or "", cells.place)
     target = question.target(*cells["label"])
     targets = tuple(target if i == mask else None for i in range(len(words)))
     return Example("", "", text, image, targets, words, place=cells.place)
 
 
-def _all_words(question: Question, cells: Cells, text: str | None, image: Path | bytes | None) -> Example:
+def _all_words(question: Question, cells: Cells, text: str | None, image: ImageData | None) -> Example:
     _, column, place = cells["words"]
     listed = [text_of(word, column, place) for word in list_of(*cells["words"])]
     targets = question.targets(cells, len(listed), "words")
@@ -191,14 +192,14 @@ def _all_words(question: Question, cells: Cells, text: str | None, image: Path |
     return Example("", "", made, image, targets, spans, place=place)
 
 
-def _regions(question: Question, cells: Cells, text: str | None, image: Path | bytes | None) -> Example:
+def _regions(question: Question, cells: Cells, text: str | None, image: ImageData | None) -> Example:
     size = image_size(image, cells.place) if question.pixels and image is not None else (1, 1)
     boxes = boxes_of(*cells["boxes"], size)
     targets = question.targets(cells, len(boxes), "boxes")
     return Example("", "", text, image, targets, boxes=boxes, place=cells.place)
 
 
-UNITS: dict[AskedUnit, Callable[[Question, Cells, str | None, Path | bytes | None], Example]] = {
+UNITS: dict[AskedUnit, Callable[[Question, Cells, str | None, ImageData | None], Example]] = {
     "input": _whole_input,
     "mask": _masked_word,
     "word": _all_words,
@@ -219,11 +220,11 @@ def split_of(value: Any, column: str, place: str) -> str:
     return SPLIT_NAMES[name]
 
 
-def image_of(value: Any, column: str, folders: tuple[Path, ...], place: str) -> Path | bytes:
+def image_of(value: Any, column: str, folders: tuple[Path, ...], place: str) -> ImageData:
     """Return the image of a cell: a file, or the bytes of one, not decoded.
 
     Args:
-        value: a file name, bytes, or {bytes, path} as data sets on the hub hold them.
+        value: a file name, bytes, or {bytes, path} as data sets on the hub hold them; a reference may stand for bytes.
         column: name of the column, for messages.
         folders: the file must lie in one of them.
         place: file and row, for messages.
@@ -233,6 +234,8 @@ def image_of(value: Any, column: str, folders: tuple[Path, ...], place: str) -> 
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, StoredImage):
+        return value
     if isinstance(value, (bytes, bytearray)) and value:
         return bytes(value)
     name = text_of(value, column, place)
@@ -255,7 +258,7 @@ def _ties(example: Example, named: str) -> tuple[tuple[str, str], ...]:
     if isinstance(example.image, Path):
         ties.append(("image", os.path.realpath(example.image)))
     elif example.image is not None:
-        ties.append(("image", hashlib.sha256(example.image).hexdigest()))
+        ties.append(("image", image_digest(example.image)))
     if example.text is not None and plain(example.text):
         ties.append(("text", plain(example.text)))
     return tuple(ties)

@@ -1,46 +1,27 @@
-"""Own tasks without code: a table, a CoNLL-U file, a folder of images, a data set of the hub."""
+"""Own tasks without code: a table, tar shards, a CoNLL-U file, a folder of images, a data set of the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from vlprobe.errors import BadRow, DataError, StudyError
+from vlprobe.errors import DataError, StudyError
 from vlprobe.settings import Settings, parse, resolve_path
-from vlprobe.tasks.columns import AskedUnit, Columns, Question
 from vlprobe.tasks.conllu import Sentence, read_conllu
+from vlprobe.tasks.drafts import Asked, Drafts, Own, Where, good, made_task, question_of
 from vlprobe.tasks.folders import folder_draft, folder_images
 from vlprobe.tasks.hub import open_dataset
-from vlprobe.tasks.rows import BadRowList, BadRows, Draft, Names, grouped, plain
+from vlprobe.tasks.rows import BadRowList, BadRows, Draft, Names, plain
+from vlprobe.tasks.shards import member_columns, shard_files
 from vlprobe.tasks.tables import Dialect, read_table
+from vlprobe.tasks.tar import read_tar
 from vlprobe.tasks.words import joined_words
-from vlprobe.types import Example, Level, Source, Task, Unit
-
-Item = TypeVar("Item")
-
-
-class Own(Settings):
-    """What every own task says."""
-
-    name: str
-    level: Level
-    citation: str = ""
-    licence: str = ""
-    revision: str = ""
-
-
-class Asked(Own):
-    """What a task of rows says about its columns."""
-
-    unit: AskedUnit = "input"
-    target: Literal["classes", "number"] = "classes"
-    columns: Columns = Columns()
-    box_unit: Literal["fraction", "pixel"] = "fraction"
+from vlprobe.types import Example, Source, Task
 
 
 class TableTask(Asked):
@@ -50,6 +31,12 @@ class TableTask(Asked):
     images: str | Literal[False] | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     quotes: bool = True
+
+
+class ShardsTask(Asked):
+    """`shards: FILES`, or files for every part."""
+
+    shards: Any
 
 
 class ConlluTask(Own):
@@ -105,22 +92,27 @@ def _load_table(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
     own = parse(TableTask, spec, f"task {spec['name']}")
     files = _files(own.table, f"task {own.name}, table")
     images = _folder(own.images, folder, "images") if own.images else None
-    names = Names()
-    drafts: dict[str, list[Draft]] = {}
-    sources: list[Source] = []
+    drafts = Drafts(own, bad)
     for part, shown in files.items():
         path = resolve_path(shown, folder)
         table = read_table(path, shown, bad.add, Dialect(own.delimiter, own.quotes))
-        sources.append(table.source)
-        question = _question(own, None if own.images is False else (images or path.parent,), names)
-        drafts[_called(shown, part)] = []
-        if table.columns:  # not one line of a JSONL file can be read: `_task` says so
-            columns = question.columns(own.columns, table.columns, shown, split=part == "all")
-            prefix = path.stem if part == "all" else part
-            draft = partial(question.draft, columns=columns, split=part, prefix=prefix)
-            drafts[_called(shown, part)] = _good(table.rows, draft, bad)
-    task = _task(own, "word" if own.unit == "mask" else own.unit, drafts, sources, bad)
+        folders = None if own.images is False else (images or path.parent,)
+        prefix = path.stem if part == "all" else part
+        drafts.add(table, Where(_called(shown, part), shown, part, prefix), own.columns, folders)
+    task = drafts.task()
     return replace(task, images="no image is read: the task says images: false") if own.images is False else task
+
+
+def _load_shards(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
+    own = parse(ShardsTask, spec, f"task {spec['name']}")
+    drafts = Drafts(own, bad)
+    for part, pattern in _files(own.shards, f"task {own.name}, shards").items():
+        for shown, path in shard_files(pattern, folder).items():
+            table = read_tar(path, shown, bad.add)
+            columns = member_columns(own.columns, table.columns, own.unit, shown)
+            prefix = shown if part == "all" else f"{part}/{shown}"
+            drafts.add(table, Where(_called(pattern, part), shown, part, prefix), columns, ())
+    return drafts.task()
 
 
 def _load_conllu(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
@@ -136,8 +128,8 @@ def _load_conllu(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
         sources.append(source)
         prefix = path.stem if part == "all" else part
         draft = partial(_sentence_draft, part=part, prefix=prefix, names=names)
-        drafts[_called(shown, part)] = _good(sentences, draft, bad)
-    return _task(own, "word", drafts, sources, bad)
+        drafts[_called(shown, part)] = good(sentences, draft, bad)
+    return made_task(own, "word", drafts, sources, bad)
 
 
 def _sentence_draft(sentence: Sentence, part: str, prefix: str, names: Names) -> Draft:
@@ -153,8 +145,8 @@ def _load_folder(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
         raise StudyError(f"task {own.name}: a folder of images holds no text, so its level is vision, not {own.level}")
     root = _folder(own.image_folder, folder, "image_folder")
     images = folder_images(root, own.image_folder, bad.add)
-    drafts = {own.image_folder: _good(images, partial(folder_draft, numbers=own.target == "number"), bad)}
-    return _task(own, "input", drafts, [], bad)
+    drafts = {own.image_folder: good(images, partial(folder_draft, numbers=own.target == "number"), bad)}
+    return made_task(own, "input", drafts, [], bad)
 
 
 def _load_hub(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
@@ -162,58 +154,15 @@ def _load_hub(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
     wanted = own.splits.model_dump(exclude_none=True) if own.splits else None
     dataset = open_dataset(own.dataset, own.config, own.revision, wanted, folder)
     images = (_folder(own.images, folder, "images"),) if own.images else dataset.folders
-    question = _question(own, images, Names())
+    question = question_of(own, images, Names())
     drafts: dict[str, list[Draft]] = {}
     for part, table in dataset.parts.items():
         shown = f"{own.dataset} ({part})"
         columns = question.columns(own.columns, table.columns, shown, split=part == "all")
         rows = table.rows(columns.values())
-        drafts[shown] = _good(rows, partial(question.draft, columns=columns, split=part, prefix=part), bad)
-    task = _task(own, "word" if own.unit == "mask" else own.unit, drafts, [], bad)
+        drafts[shown] = good(rows, partial(question.draft, columns=columns, split=part, prefix=part), bad)
+    task = made_task(own, "word" if own.unit == "mask" else own.unit, drafts, [], bad)
     return replace(task, revision=dataset.revision)
-
-
-def _good(items: Iterable[Item], draft: Callable[[Item], Draft], bad: BadRowList) -> list[Draft]:
-    """Return the drafts of the items that can be used, noting the others."""
-    drafts = []
-    for item in items:
-        try:
-            drafts.append(draft(item))
-        except BadRow as problem:
-            bad.add(problem)
-    return drafts
-
-
-def _task(
-    own: Own, unit: Unit, files: Mapping[str, Sequence[Draft]], sources: Sequence[Source], bad: BadRowList
-) -> Task:
-    """Return the task made of the drafts of every file, once its bad rows have been judged."""
-    skipped = bad.judge({file: len(drafts) for file, drafts in files.items()})
-    drafts = [draft for drafts in files.values() for draft in drafts]
-    targets = {target for draft in drafts for target in draft.example.target if target is not None}
-    if not targets:
-        raise DataError(f"task {own.name}: not one of its {len(drafts)} examples has a label")
-    return Task(
-        name=own.name,
-        level=own.level,
-        unit=unit,
-        classes=tuple(sorted(target for target in targets if isinstance(target, str))),
-        splits=grouped(drafts),
-        source=tuple(sources),
-        revision=own.revision,
-        licence=own.licence,
-        citation=own.citation,
-        skipped=skipped,
-        options=own.model_dump(exclude_none=True),
-    )
-
-
-def _question(own: Asked, images: tuple[Path, ...] | None, names: Names) -> Question:
-    if own.box_unit == "pixel" and own.unit != "region":
-        raise StudyError(f"task {own.name}: box_unit is for unit region, and the unit is {own.unit}; remove it")
-    if own.box_unit == "pixel" and images is None:
-        raise StudyError(f"task {own.name}: boxes in pixels need the images' sizes; with images: false give fractions")
-    return Question(own.level, own.unit, own.target == "number", own.box_unit == "pixel", images, names)
 
 
 def _files(value: Any, place: str) -> dict[str, str]:
@@ -239,6 +188,7 @@ def _folder(said: str, folder: Path, key: str) -> Path:
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Path, BadRowList], Task]] = {
     "table": _load_table,
+    "shards": _load_shards,
     "conllu": _load_conllu,
     "image_folder": _load_folder,
     "dataset": _load_hub,

@@ -8,14 +8,18 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlprobe.errors import BadRow, DataError, did_you_mean
+from vlprobe.stored import Cell, StoredImage, check_groups
 from vlprobe.tasks.rows import Row
 from vlprobe.types import Source
 
 OnBadRow = Callable[[BadRow], None]
+
+AT_ONCE = 16
+"""Rows of a Parquet table with embedded images that are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -183,17 +187,53 @@ def _read_parquet(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{shown} cannot be read as Parquet: {error}") from None
 
+    embedded = _embedded(file.schema_arrow)
+    for column in embedded:
+        check_groups(file, column, shown)
+
     def rows() -> Iterator[Row]:
         number = 0  # the first row is row 1: there is no header row
         try:
-            for batch in file.iter_batches(batch_size=256):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{shown}, row {number}", number, values)
+            for group in range(file.metadata.num_row_groups):
+                first = number
+                for batch in file.iter_batches(AT_ONCE if embedded else 256, row_groups=[group], use_threads=False):
+                    for values in batch.to_pylist():
+                        for column in embedded:
+                            _refer(values, path, Cell(column, group, number - first))
+                        number += 1
+                        yield Row(f"{shown}, row {number}", number, values)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{shown} is damaged after row {number}: {error}") from None
 
     return Table(columns, rows(), Source(str(path), file_digest(path)))
+
+
+def _embedded(schema: Any) -> tuple[str, ...]:
+    """Return the columns that hold bytes: `image`, or `image.bytes` of a struct {bytes, path}."""
+    import pyarrow as pa
+
+    def binary(kind: Any) -> bool:
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    found = []
+    for field in schema:
+        if binary(field.type):
+            found.append(field.name)
+        elif pa.types.is_struct(field.type) and any(part.name == "bytes" and binary(part.type) for part in field.type):
+            found.append(f"{field.name}.bytes")
+    return tuple(found)
+
+
+def _refer(values: dict[str, Any], path: Path, cell: Cell) -> None:
+    """Put a reference into a row in the place of the bytes of one of its cells."""
+    name = cell.column if cell.column in values else cell.column.removesuffix(".bytes")
+    value = values[name]
+    held, called = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if not held:
+        return
+    called = PurePosixPath(called).name if isinstance(called, str) else ""
+    image = StoredImage(hashlib.sha256(held).hexdigest(), path, cell, called)
+    values[name] = {**value, "bytes": image} if isinstance(value, dict) else image
 
 
 READERS: dict[str, Callable[[Path, str, OnBadRow, Dialect], Table]] = {
