@@ -34,10 +34,11 @@ import torch
 import transformers
 
 from vlprobe.encoders import Encoder, load_model
-from vlprobe.extraction import ImageDigests, compute, request
+from vlprobe.extraction import Forward, ImageDigests, compute, request
+from vlprobe.extraction.encoding import Chunk
 from vlprobe.images import open_image
 from vlprobe.store import Store
-from vlprobe.types import Example
+from vlprobe.types import FULL, Example
 
 BATCH = 32
 SQUARE = 1024
@@ -194,8 +195,8 @@ def matrix_rate() -> float:
 
 def batches_of(case: Case) -> list[list[Example]]:
     """Return the batches that vlprobe makes."""
-    order = sorted(case.examples, key=lambda example: (*case.model.length(example), example.id))
-    return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    forwards = [Forward(example, example.id, ()) for example in case.examples]
+    return [[each.example for each in batch] for batch in Chunk(case.model, forwards, FULL, "error").batches(BATCH)]
 
 
 def measure(case: Case, folder: Path, repeats: int) -> dict[str, Any]:
@@ -268,7 +269,7 @@ def print_page(cases: Sequence[Case], found: dict[str, Any], chosen: argparse.Na
         "# What extraction costs\n\nRepeat with `python benchmarks/extraction.py SHARED > benchmarks/extraction.md`.\n"
     )
     print(
-        f"BERT and ViLT of base size (768 wide, 12 blocks), random weights, float32, batches of {BATCH}: "
+        f"BERT and ViLT of base size (768 wide, 12 blocks), random weights, float32, batches of at most {BATCH}: "
         f"{len(cases[0].examples)} captions of Flickr30k; {len(cases[1].examples)} photographs of COCO with a caption. "
         f"Median and range of {chosen.repeats} repetitions, the ways in turn, in seconds of the processor, one of "
         f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}. The machine was shared: trust the "

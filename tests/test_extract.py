@@ -8,9 +8,11 @@ import pytest
 import vlprobe
 from toys import Toy, colour_task, png
 from vlprobe.errors import BadRow, StudyError, VlprobeError
-from vlprobe.extraction import ImageDigests, compute, features, layers_of, left_out, missing, request
+from vlprobe.extraction import Forward, ImageDigests, compute, features, layers_of, left_out, missing, request
+from vlprobe.extraction.encoding import Chunk
 from vlprobe.pairing import pair
 from vlprobe.store import Store
+from vlprobe.types import FULL
 
 TASK = colour_task()
 EXAMPLES = TASK.splits["all"]
@@ -145,3 +147,13 @@ def test_layers_say_how_they_were_pooled(tmp_path):
     extraction = asked(Toy(), inputs, "input", "auto")
     compute(Toy(), [extraction], Store(tmp_path))
     assert layers_of(extraction, Store(tmp_path)) == {"joint.0": "cls", "joint.1": "cls", "joint.pooler": "cls"}
+
+
+def test_batches_hold_neighbours_and_not_too_many_positions():
+    """The longest times their number stays within what the model likes; nothing is lost, one alone may be longer."""
+    model = Toy()
+    model.most = 60
+    texts = ["x" * n for n in (4, 400, 80, 8, 84, 44, 12, 4, 88)]
+    passes = [Forward(replace(EXAMPLES[0], text=text, image=None), f"{n}", ()) for n, text in enumerate(texts)]
+    batches = [[len(each.example.text) for each in batch] for batch in Chunk(model, passes, FULL, "error").batches(3)]
+    assert batches == [[4, 4, 8], [12, 44, 80], [84, 88], [400]]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from vlprobe.types import Example, Hidden, Modality
+
+LETTERS = 4
+"""Of a word piece, about."""
 
 
 class Encoder(ABC):
@@ -32,6 +36,9 @@ class Encoder(ABC):
     left_out: tuple[str, ...] = ()
     """Weights of the checkpoint that are not used (heads), and layers that it does not bring (pooler)."""
 
+    most: float = math.inf
+    """Positions, padding counted, that a batch may have: on a processor, more of them leave its cache, and run slower."""
+
     @abstractmethod
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return one `Hidden` per layer of `layers`, in that order.
@@ -49,10 +56,10 @@ class Encoder(ABC):
     def ahead(self, batch: Sequence[Example]) -> None:  # noqa: B027
         """Begin to read what a later `encode` of a batch will need, where that saves time; here, nothing."""
 
-    def length(self, example: Example) -> tuple[float, ...]:
-        """Return what sorts examples into batches, so that neighbours spend little on padding; here, of their texts.
+    def length(self, example: Example) -> float:
+        """Return about how many positions an example takes: neighbours in length share a batch; here, by its text.
 
         Raises:
             BadRow: an image cannot be opened.
         """
-        return (len(example.text or ""),)
+        return len(example.text or "") / LETTERS

@@ -149,13 +149,13 @@ class Vilt(Encoder):
             for layer, states in joint.layers.items()
         ]
 
-    def length(self, example: Example) -> tuple[float, ...]:
-        """Return rows or columns of patches on the longer side of its image, and the length of its text."""
-        longer = 0
+    def length(self, example: Example) -> float:
+        """Return about how many positions an example takes: the patches of its image, and its text."""
+        patches = 0
         if example.image is not None:
             sides = image_size(example.image, example.place)
-            longer = round(self.side * max(sides) / min(sides))
-        return (longer, len(example.text or ""))
+            patches = self.side * round(self.side * max(sides) / min(sides))
+        return patches + super().length(example)
 
     def states(
         self,

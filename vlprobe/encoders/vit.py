@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -60,6 +61,10 @@ class ViT(Encoder):
     def ahead(self, batch: Sequence[Example]) -> None:
         """Begin to read the images of a batch."""
         self.reader.ahead(batch)
+
+    def length(self, example: Example) -> float:
+        """Return the positions of an image, where the model takes one size only."""
+        return 1 + self.extra + math.prod(self.input) / math.prod(self.patch) if self.input else 0
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the residual stream over [CLS] and patches, the normed last state, the pooler's output.

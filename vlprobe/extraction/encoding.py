@@ -106,21 +106,28 @@ class Chunk:
             BadRow: an input cannot be encoded or pooled, under `bad_rows="error"`.
             VlprobeError: a layer gives NaN or infinite states.
         """
-        batches = list(self._batches(batch_size))
+        batches = list(self.batches(batch_size))
         for batch, later in zip(batches, [*batches[1:], ()], strict=True):
             self.encoder.ahead([each.example for each in later])
             self._run(batch)
             advance(len(batch))
         return {name: self._section(name, rows) for name, rows in self.rows.items()}
 
-    def _batches(self, batch_size: int) -> Iterator[list[Forward]]:
-        """Yield neighbours in length, all with the same modalities."""
+    def batches(self, batch_size: int) -> Iterator[list[Forward]]:
+        """Yield neighbours in length, all with the same modalities, and not more positions than the model likes."""
         alike: dict[tuple[bool, bool], list[Forward]] = {}
         for each in self.passes:
             alike.setdefault((each.example.text is None, each.example.image is None), []).append(each)
         for _, inside in sorted(alike.items()):
-            inside.sort(key=lambda each: (*self.encoder.length(each.example), each.name))
-            yield from (inside[start : start + batch_size] for start in range(0, len(inside), batch_size))
+            lengths = {each.name: self.encoder.length(each.example) for each in inside}
+            batch: list[Forward] = []
+            for each in sorted(inside, key=lambda each: (lengths[each.name], each.name)):
+                longer = lengths[each.name] * (len(batch) + 1)  # the last one is the longest
+                if batch and (len(batch) == batch_size or longer > self.encoder.most):
+                    yield batch
+                    batch = []
+                batch.append(each)
+            yield batch
 
     def _run(self, batch: Sequence[Forward]) -> None:
         """Encode and pool a batch; where it does not fit into memory by halves, where a row is bad one by one."""
