@@ -37,7 +37,7 @@ class Encoder(ABC):
     """Weights of the checkpoint that are not used (heads), and layers that it does not bring (pooler)."""
 
     most: float = math.inf
-    """Positions, padding counted, that a batch may have: on a processor, more of them leave its cache, and run slower."""
+    """Positions, padding counted, that a batch may have: on a processor, more of them leave its cache: it is slower."""
 
     @abstractmethod
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
