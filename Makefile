@@ -27,7 +27,7 @@ $(VENV)/installed: pyproject.toml Makefile
 
 demo: install
 	@OMP_NUM_THREADS=1 $(BIN)/vlprobe run studies/demo.yaml
-	@$(BIN)/vlprobe report results/demo
+	@$(BIN)/vlprobe report results/demo --study studies/demo.yaml
 
 test: install
 	$(BIN)/ruff check .

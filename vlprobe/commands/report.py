@@ -16,10 +16,24 @@ def report(
         Path | None,
         typer.Option(help="Where to write; `report` in the results folder if not given.", show_default=False),
     ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STUDY.yaml",
+            help="Show examples, too: the study file, from whose folder the data are found. Their images and texts "
+            "become part of the page.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write what a study found, finished or not: a page, figures as SVG and PNG, tables as LaTeX, Markdown and CSV."""
     from vlprobe.report.contents import read_contents
     from vlprobe.report.writing import write_report
 
-    page = write_report(read_contents(results), output or results / "report")
+    contents = read_contents(results)
+    if study is not None:
+        from vlprobe.report.examples import read_examples
+
+        contents |= {"examples": read_examples(contents, study.resolve().parent)}
+    page = write_report(contents, output or results / "report")
     typer.echo(f"Report: {page.resolve().as_uri()}")

@@ -38,7 +38,7 @@ def read_contents(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: no results of a study are here (no study.json); run `vlprobe run STUDY.yaml` first")
     results = Results(folder)
     described = results.description()
-    chosen = _of_study(results.all(), described["study"]["seeds"], described)
+    chosen = of_study(results.all(), described)
     if not any(result.layer and not result.control for result in chosen):
         raise DataError(f"{folder}: there is no result of a probe yet; run the study on, and report it then")
     choose(chosen)  # refuses what is of two runs
@@ -47,11 +47,11 @@ def read_contents(folder: Path) -> dict[str, Any]:
     return contents(chosen, findings, reliance, described) | {"folder": str(folder)}
 
 
-def _of_study(results: Sequence[Result], seeds: Iterable[int], described: Mapping[str, Any]) -> list[Result]:
+def of_study(results: Sequence[Result], described: Mapping[str, Any]) -> list[Result]:
     """Return the results that belong to what `study.json` describes: a folder may hold those of an earlier file too."""
     models = {(model["name"], model["stage"]) for model in described["models"]}
     tasks = {task["name"] for task in described["tasks"]}
-    conditions, wanted = set(described["study"]["conditions"]), set(seeds)
+    conditions, wanted = set(described["study"]["conditions"]), set(described["study"]["seeds"])
     return [
         each
         for each in results
@@ -75,7 +75,8 @@ def contents(
 
     `name`, `tests` and `controls` (how many of each), `findings` (those worth a sentence), `all_findings`, `tasks` (as
     `summarise` returns them, in the study's order, with a number, class names and curves), `models` (labels in the
-    study's order), `lacking` (what the study asks and is not there), `provenance` (what `study.json` holds).
+    study's order), `lacking` (what the study asks and is not there), `examples` (none: see `read_examples`),
+    `provenance` (what `study.json` holds).
 
     Args:
         results: of one run.
@@ -103,6 +104,7 @@ def contents(
             | {"reliance": _losses(summary[name], [row for row in reliance if row.task == name])}
             for name, task in tasks.items()
         },
+        "examples": [],
         "lacking": _lacking(summary, labels, described),
         "provenance": dict(described),
     }  # fmt: skip
