@@ -50,7 +50,7 @@ CONFIGS = {
     ),
     "uniter": lambda: hf.BertConfig(**BERT, img_dim=REGION_WIDTH, architectures=["none"]),
     "clip": lambda: hf.CLIPConfig(
-        text_config={**TEXT, "vocab_size": len(clip_vocabulary()) + 1, "max_position_embeddings": 40, **CLIP_ENDS},
+        text_config={**TEXT, "vocab_size": len(clip_vocabulary()) + 1, "max_position_embeddings": 77, **CLIP_ENDS},
         vision_config={**IMAGE, "hidden_size": 20},
         projection_dim=12,
     ),

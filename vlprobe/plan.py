@@ -15,7 +15,7 @@ from vlprobe.controls.pixels import Looks
 from vlprobe.controls.surface import MADE_OF, Shown, Surface, surfaces
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
-from vlprobe.extraction import Extraction, Forward, ImageDigests, forwards, lacking, request
+from vlprobe.extraction import Extraction, Forward, ImageDigests, forwards, lacking, numbers_of, request
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
@@ -219,9 +219,12 @@ def _cells(
                 for each in dict.fromkeys(simple)
             }
             trained, tested = (inputs[each] for each in simple)
-            layers = chosen[model.name]
+            layers = tuple(layer for layer in chosen[model.name] if trained.knows(layer) and tested.knows(layer))
             if trained.unit != "input":  # a pooler is one vector for the whole input
-                layers = tuple(layer for layer in layers if not layer.endswith(".pooler"))
+                layers = tuple(layer for layer in layers if not layer.endswith((".pooler", ".projection")))
+            if not layers:
+                notes.append(f"{task.name}, {model.name}, {condition}: not done, it gives none of the layers anything")
+                continue
             why_not = {probe: listening.obstacle(probe, task, condition, groups) for probe in file.probes}
             notes += filter(None, why_not.values())
             seen = random_labels.side in model.modalities and here.shows(random_labels.side)
@@ -292,8 +295,7 @@ def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:
         model = inside[0].model
         every = forwards({each.key: each for cell in inside for each in (cell.trained, cell.tested)}.values())
         passes = lacking(inside[0].trained.home, every, store)
-        asked = (question.example.target for each in passes for question in each.questions)
-        rows = sum(target is not None for targets in asked for target in targets)
-        size = rows * sum(model.layers.values()) * np.dtype(dtype).itemsize
+        asked = [question for each in passes for question in each.questions]
+        size = sum(numbers_of(model, question) for question in asked) * np.dtype(dtype).itemsize
         found.append(Waiting(model, called, tuple(passes), len(every) - len(passes), size))
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vlprobe.errors import BadRow, StudyError, did_you_mean
-from vlprobe.types import ROLES, Example, Hidden, Unit
+from vlprobe.types import ROLES, Example, Hidden, Modality, Unit
 
 POOLINGS: dict[Unit, dict[str, str]] = {
     "input": {
@@ -28,6 +28,16 @@ POOLINGS: dict[Unit, dict[str, str]] = {
     },
 }
 """Unit -> pooling -> what it does. The first of each unit is its default."""
+
+SIDES: dict[str, Modality] = {
+    "words": "text",
+    "patches": "image",
+    "regions": "image",
+    "first": "text",
+    "mean": "text",
+    "box": "image",
+}
+"""Pooling -> the modality whose positions it reads; those that are not here read either."""
 
 
 def check_pooling(unit: Unit, how: str) -> str:

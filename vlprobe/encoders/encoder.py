@@ -24,6 +24,9 @@ class Encoder(ABC):
     needs: ClassVar[tuple[Modality, ...]] = ()
     """Modalities that it cannot do without. A joint model that also takes a text alone, or an image alone,
     leaves this empty; what it is not given is None in the example."""
+    towers: ClassVar[Mapping[str, Modality]] = {}
+    """Every stream -> the one modality that it depends on, of a model whose streams never meet: each is run on that
+    alone, once for all that it is paired with. Empty: a stream may depend on all that the model reads."""
     layers: Mapping[str, int]
     """Layer address -> width of its states, in order of depth, as `encode` returns them."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from vlprobe.encoders.taps import pooled
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
-from vlprobe.types import Example, Hidden
+from vlprobe.types import Example, Hidden, Modality
 
 VECTORS = ("pooler", "projection")
 """Layers of a tower that are one vector: what it pools, before and after its projection into the shared space."""
@@ -29,6 +30,7 @@ class Towers(Encoder):
     """
 
     modalities = ("text", "image")
+    towers: ClassVar[Mapping[str, Modality]] = {"language": "text", "vision": "image"}
 
     device: torch.device
     """Where it runs."""
@@ -63,6 +65,13 @@ class Towers(Encoder):
     def ahead(self, batch: Sequence[Example]) -> None:
         """Begin to read the images of a batch."""
         self.images.ahead(batch)
+
+    def length(self, example: Example) -> float:
+        """Return about how many positions an example takes: its text, padded where the model wants it; its patches."""
+        patches = 0.0 if example.image is None else self.before + math.prod(self.size) / math.prod(self.patch)
+        if example.text is None:
+            return patches
+        return patches + (self.text.limit if self.text.fill else super().length(example))
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the layers of the text tower where the examples have texts, then those of the image tower.

@@ -20,7 +20,9 @@ from vlprobe.extraction.questions import (
     lacking,
     layers_of,
     missing,
+    numbers_of,
     request,
+    sections,
 )
 from vlprobe.pairing import obstacle, pair
 from vlprobe.pooling import POOLINGS, check_pooling
@@ -43,6 +45,7 @@ __all__ = [
     "layers_of",
     "left_out",
     "missing",
+    "numbers_of",
     "request",
 ]
 
@@ -107,12 +110,12 @@ def features(extraction: Extraction, store: Store, layer: str) -> Features:
     Raises:
         Damaged: a shard is not what was written; it has been removed, and what it held is to be computed again.
     """
-    questions = extraction.questions
+    questions = extraction.of(layer)
     blocks: list[np.ndarray] = []
     place: dict[tuple[str, str], tuple[int, int]] = {}
     units: list[np.ndarray] = []
     done = 0
-    for section, names in extraction.sections.items():
+    for section, names in sections(questions).items():
         X, owner, unit = store.read(extraction.home, section, layer, names)
         edges = np.searchsorted(owner, np.arange(len(names) + 1)) + done
         place |= {(section, name): (edges[n], edges[n + 1]) for n, name in enumerate(names)}

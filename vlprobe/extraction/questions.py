@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from vlprobe.digest import digest, image_digest
 from vlprobe.images import open_image
 from vlprobe.pairing import show
+from vlprobe.pooling import SIDES
 from vlprobe.store import Store
-from vlprobe.types import FULL, Example, ImageData, Numbers, Unit
+from vlprobe.types import FULL, Example, ImageData, Modality, Numbers, Unit
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
@@ -68,8 +69,9 @@ class Question:
 class Extraction:
     """A task's examples under one condition, put to one model, pooled one way."""
 
-    questions: tuple[Question, ...]
-    """(example,); equal ones share a name."""
+    sides: Mapping[str, tuple[Question, ...]]
+    """Stream -> (example,) what is asked of its layers; equal ones share a name. "" stands for all streams of a model;
+    where they never meet, each is asked about what it reads itself."""
     unit: Unit
     """What one row belongs to."""
     how: str
@@ -82,17 +84,35 @@ class Extraction:
     """Content address of which example was given which input: two conditions may share `key`, never this."""
 
     @property
+    def questions(self) -> list[Question]:
+        """Return what is asked, of all streams."""
+        return [question for questions in self.sides.values() for question in questions]
+
+    @property
     def examples(self) -> list[Example]:
-        """Return (example,) the examples as the model sees them."""
-        return [question.example for question in self.questions]
+        """Return (example,) the examples as the model, or its first stream, sees them."""
+        return [question.example for question in next(iter(self.sides.values()))]
+
+    def of(self, layer: str) -> tuple[Question, ...]:
+        """Return (example,) what is asked of a layer."""
+        return self.sides["" if "" in self.sides else layer.partition(".")[0]]
+
+    def knows(self, layer: str) -> bool:
+        """Say whether a layer's stream is given anything."""
+        return "" in self.sides or layer.partition(".")[0] in self.sides
 
     @property
     def sections(self) -> dict[str, list[str]]:
         """Return section -> its distinct questions, sorted."""
-        found: dict[str, set[str]] = {}
-        for question in self.questions:
-            found.setdefault(question.section, set()).add(question.name)
-        return {section: sorted(names) for section, names in sorted(found.items())}
+        return sections(self.questions)
+
+
+def sections(questions: Iterable[Question]) -> dict[str, list[str]]:
+    """Return section -> the distinct questions of it, sorted."""
+    found: dict[str, set[str]] = {}
+    for question in questions:
+        found.setdefault(question.section, set()).add(question.name)
+    return {section: sorted(names) for section, names in sorted(found.items())}
 
 
 def request(
@@ -119,12 +139,38 @@ def request(
     seen = [show(example, encoder.modalities) for example in examples]
     if unit == "word" and not any(example.words for example in seen):
         unit, how = "input", "auto"  # one target each, asked of the image: see `show`
-    questions = tuple(_question(example, unit, how, images) for example in seen)
+    apart = _towers(encoder, seen, how)
+    sides = {
+        stream: tuple(_question(show(example, (side,)), unit, how, images) for example in seen)
+        for stream, side in apart.items()
+    } or {"": tuple(_question(example, unit, how, images) for example in seen)}
     home = digest(VERSION, encoder.revision, type(encoder).__name__, numbers.run, numbers.kept)
-    names = [(question.section, question.name) for question in questions]
+    names = [(question.section, question.name) for questions in sides.values() for question in questions]
     # By content, whatever the order: an image model's mismatch is the same extraction.
     key = digest(home, unit, how, sorted(set(names)))
-    return Extraction(questions, unit, how, home, key, digest(key, names))
+    return Extraction(sides, unit, how, home, key, digest(key, names))
+
+
+def _towers(encoder: Encoder, seen: Sequence[Example], how: str) -> dict[str, Modality]:
+    """Return stream -> modality of the streams that are asked by themselves; none where streams meet.
+
+    A stream that some examples have nothing for, or that a pooling has no positions in, is not asked.
+    """
+    if set(encoder.towers) != {layer.partition(".")[0] for layer in encoder.layers}:
+        return {}
+    reads = SIDES.get(how)
+    return {
+        stream: side
+        for stream, side in encoder.towers.items()
+        if reads in (None, side) and all(getattr(example, side) is not None for example in seen)
+    }
+
+
+def numbers_of(encoder: Encoder, question: Question) -> int:
+    """Return how many numbers a question's rows hold, those of all layers that are given anything."""
+    rows = sum(target is not None for target in question.example.target)
+    idle = {stream for stream, side in encoder.towers.items() if getattr(question.example, side) is None}
+    return rows * sum(size for layer, size in encoder.layers.items() if layer.partition(".")[0] not in idle)
 
 
 def _question(example: Example, unit: Unit, how: str, images: ImageDigests) -> Question:
@@ -201,6 +247,10 @@ def layers_of(extraction: Extraction, store: Store) -> Mapping[str, str]:
 
     Empty as long as the store holds none of it.
     """
-    found = [layers for section in extraction.sections if (layers := store.layers(extraction.home, section))]
-    first = found[0] if found else {}
-    return {layer: how for layer, how in first.items() if all(layer in layers for layers in found)}
+    poolable: dict[str, str] = {}
+    for questions in extraction.sides.values():
+        found = [layers for section in sections(questions) if (layers := store.layers(extraction.home, section))]
+        if not found:
+            return {}
+        poolable |= {layer: how for layer, how in found[0].items() if all(layer in layers for layers in found)}
+    return poolable
