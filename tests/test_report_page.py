@@ -83,6 +83,19 @@ def test_the_page_names_what_is_lacking(tmp_path):
     assert "Not finished" in text and "colour, third (pretrained), mismatched" in text
 
 
+def test_a_run_that_has_hardly_begun_is_reported(tmp_path):
+    begun = (
+        Planted(tmp_path / "results").put(0.5, condition="mismatched").put(0.25, control="majority", layer="", task="t")
+    )
+    contents = described(begun)
+    assert writing.write_report(contents, tmp_path / "report") == tmp_path / "report" / "index.html"
+    assert [path.name for path in sorted((tmp_path / "report" / "figures").iterdir())] == [
+        "01-colour-layers.png",
+        "01-colour-layers.svg",
+    ]
+    assert "Nothing to compare yet." in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
 def test_the_page_is_whole_and_asks_for_nothing(written):
     read = Reader(written)
     assert "script" not in read.tags and "link" in read.tags

@@ -48,7 +48,7 @@ def short(model: str) -> str:
 
 def span(scores: Sequence[float]) -> list[float]:
     """Return the axis that holds scores: from 0 to 1, and lower where they are."""
-    return [min(0.0, *(math.floor(score * 10) / 10 for score in scores if score > -math.inf)), 1.0]
+    return [min([0.0, *(math.floor(score * 10) / 10 for score in scores if score > -math.inf)]), 1.0]
 
 
 def panel(task: Mapping[str, Any], model: str, conditions: Sequence[str], legend: bool = False) -> alt.HConcatChart:
@@ -151,22 +151,26 @@ def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "beneath"} | bounds
 
 
-def curves_figure(name: str, task: Mapping[str, Any], conditions: Sequence[str]) -> alt.ConcatChart:
-    """Return the panels of all models on one task, with a legend: for a paper."""
+def curves_figure(name: str, task: Mapping[str, Any], conditions: Sequence[str]) -> alt.ConcatChart | None:
+    """Return the panels of all models on one task, with a legend: for a paper; None where no model has a score."""
     panels = [
         panel(task, model, conditions, legend=True).properties(title=alt.TitleParams(short(model), anchor="start"))
         for model, cells in task["rows"].items()
         if any("layer" in cell for cell in cells.values())
     ]
+    if not panels:
+        return None
     title = alt.TitleParams(
         f"{name}: {METRICS.get(task['metric'], task['metric'])} by layer", anchor="start", fontSize=14
     )
     return alt.concat(*panels, columns=3, spacing=24, title=title)
 
 
-def heat_figure(name: str, task: Mapping[str, Any]) -> alt.LayerChart:
-    """Return models by layers of one task, matched: how bright a cell is says its score."""
+def heat_figure(name: str, task: Mapping[str, Any]) -> alt.LayerChart | None:
+    """Return models by layers of one task, matched: how bright a cell is says its score; None where there is none."""
     rows = [row for row in task["curves"] if row["condition"] == "matched" and not math.isnan(row["score"])]
+    if not rows:
+        return None
     layers = in_order({row["layer"] for row in rows})
     values = [
         {"model": short(row["model"]), "layer": row["layer"], "score": row["score"], "told": _told(row)} for row in rows

@@ -118,10 +118,9 @@ def _figures(name: str, task: Mapping[str, Any], contents: Mapping[str, Any], nu
         if any("layer" in cell for cell in task["rows"].get(model, {}).values()):
             drawn = panel(task, model, contents["conditions"])
             panels.append((model, inline(drawn, f"{name}, {short(model)}: score by layer", next(numbers))))
-    heat = None
-    if any(row["condition"] == "matched" for row in task["curves"]):
-        heat = inline(heat_figure(name, task), f"{name}: score of every model at every layer", next(numbers))
-    return {"panels": panels, "heat": heat}
+    heat = heat_figure(name, task)
+    told = f"{name}: score of every model at every layer"
+    return {"panels": panels, "heat": None if heat is None else inline(heat, told, next(numbers))}
 
 
 def loss_axes(contents: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
