@@ -606,6 +606,25 @@ def test_hub_rows_are_read_undecoded_with_names_of_classes(hub, load, tmp_path):
     assert task.revision == commit
 
 
+def test_hub_images_stay_in_the_file_that_datasets_keeps(hub, load, tmp_path):
+    import pyarrow as pa
+
+    raw = [picture(tmp_path, f"{k}.png", (4, 2 + k)).read_bytes() for k in range(3)]
+    rows = [{"image": {"bytes": one, "path": f"a/{k}.png"}, "label": k % 2} for k, one in enumerate(raw)]
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(tmp_path / "pets.arrow", table.schema) as file:
+        file.write_table(table)
+    part = FakeDataset({"image": FakeImage(), "label": FakeNames(["cat", "dog"])}, rows)
+    part.cache_files = [{"filename": str(tmp_path / "pets.arrow")}]
+    hub.sets["me/pets"] = {"train": part}
+    images = [example.image for example in load(level="vision", dataset="me/pets").splits["all"]]
+    assert [(image.name, image.file.name) for image in images] == [(f"{k}.png", "pets.arrow") for k in range(3)]
+    assert [image.read() for image in images] == raw
+    part.held = [rows[0], rows[2]]  # what lies elsewhere in the file is not taken for what lies there
+    images = [example.image for example in load(level="vision", dataset="me/pets").splits["all"]]
+    assert (images[0].read(), images[1]) == (raw[0], raw[2])
+
+
 def test_a_hub_path_outside_its_cache_and_a_hidden_label_are_bad_rows(hub, load, tmp_path):
     outside = picture(tmp_path, "secret.png")
     rows = [{"image": {"bytes": None, "path": str(outside)}, "label": 0}, {"image": {"bytes": b"1"}, "label": -1}]

@@ -22,6 +22,7 @@ from vlprobe.images import image_size, open_image
 from vlprobe.pairing import derange, pair
 from vlprobe.study import Study
 from vlprobe.tasks import load_task
+from vlprobe.tasks.arrow import places
 
 TASK = {"name": "t", "level": "multimodal"}
 
@@ -383,3 +384,29 @@ def test_a_value_that_stands_in_many_rows_is_held_once(tmp_path):
     before = pa.total_allocated_bytes()
     assert held.read() == raw
     assert pa.total_allocated_bytes() - before < 10**6  # 50 MB unpacked
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.large_binary(), pa.struct({"bytes": pa.binary(), "path": pa.string()})]
+)
+def test_cells_of_arrow_files_are_found_where_they_lie(tmp_path, kind):
+    raw = [b"one", None, b"", b"\xff" * 1000, b"five", b"six"]
+    cells = [None if one is None else {"bytes": one, "path": "p"} for one in raw] if pa.types.is_struct(kind) else raw
+    column = pa.array(cells, kind)
+    batches = pa.table({"other": ["x"] * 6, "image": column}).to_batches(max_chunksize=4)  # the second is a slice
+    for name, how in ("plain", None), ("packed", "zstd"):
+        options = pa.ipc.IpcWriteOptions(compression=how)
+        with pa.ipc.new_stream(tmp_path / name, batches[0].schema, options=options) as file:
+            for batch in batches:
+                file.write_batch(batch)
+    found = list(places([tmp_path / "plain", tmp_path / "plain"], "image"))
+    assert len(found) == 12
+    for place, one in zip(found, raw * 2, strict=True):
+        assert place is None or place.file.read_bytes()[place.span.offset :][: place.span.size] == (one or b"")
+        if one:
+            assert place.holds(one)
+            assert not place.holds(one[:-1])
+            assert not place.holds(b"\x00" + one[1:])
+    packed = list(places([tmp_path / "packed"], "image"))
+    assert len(packed) == 6
+    assert not any(place and one and place.holds(one) for place, one in zip(packed, raw, strict=True))

@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
@@ -128,6 +128,22 @@ def _parquet(version: Version, column: str) -> Any:
 
     # As a dictionary: a value that stands in many rows is held once, as in the file, so that none unpacks to gigabytes.
     return parquet.ParquetFile(version[0], read_dictionary=[column])
+
+
+def embedded(value: Any, file: Path, where: Span | Cell) -> Any:
+    """Return a cell, bytes or {bytes, path}, with a reference in the place of its bytes, if it has any.
+
+    Args:
+        value: of the cell.
+        file: that it is in.
+        where: the bytes lie there.
+    """
+    held, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if not held:
+        return value
+    name = PurePosixPath(path).name if isinstance(path, str) else ""
+    image = StoredImage(hashlib.sha256(held).hexdigest(), file, where, name)
+    return {**value, "bytes": image} if isinstance(value, dict) else image
 
 
 def check_groups(file: Any, column: str, shown: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from vlprobe.errors import DataError, StudyError
 from vlprobe.settings import resolve_path
+from vlprobe.stored import embedded
+from vlprobe.tasks.arrow import Place, places
 from vlprobe.tasks.rows import SPLIT_NAMES, Row
 
 _ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
@@ -36,18 +38,25 @@ class HubPart:
     def rows(self, columns: Collection[str]) -> Iterator[Row]:
         """Yield the rows: class numbers as class names, images as {bytes, path}, not decoded.
 
+        Bytes that lie in a file of the cache are left there: a reference stands for them.
+
         Args:
             columns: those that are used; the others may hold sounds and films and are not touched.
         """
         import datasets
 
         held = self.held.select_columns(sorted(set(columns)))
+        files = [Path(file["filename"]) for file in getattr(self.held, "cache_files", ())]
+        stored: dict[str, Iterator[Place | None]] = {}
         for column in held.column_names:
             if isinstance(held.features[column], datasets.Image):
                 held = held.cast_column(column, datasets.Image(decode=False))
+                stored[column] = places(files, column)
         names = {column: _class_names(held.features[column], datasets) for column in held.column_names}
         for number, values in enumerate(held, start=1):
             named = {column: _named(value, names[column]) for column, value in values.items()}
+            for column, found in stored.items():
+                named[column] = _left(named[column], next(found, None))
             yield Row(f"{self.name}, row {number}", number, named)
 
 
@@ -145,6 +154,12 @@ def _class_names(feature: Any, datasets: Any) -> tuple[str, ...]:
     if isinstance(feature, (datasets.List, datasets.LargeList)):
         return _class_names(feature.feature, datasets)
     return ()
+
+
+def _left(value: Any, place: Place | None) -> Any:
+    """Return {bytes, path} with a reference for the bytes where they lie in a file as they are, else as it is."""
+    held = value.get("bytes") if isinstance(value, Mapping) else None
+    return embedded(value, place.file, place.span) if held and place is not None and place.holds(held) else value
 
 
 def _named(value: Any, names: tuple[str, ...]) -> Any:

@@ -8,11 +8,11 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from vlprobe.errors import BadRow, DataError, did_you_mean
-from vlprobe.stored import Cell, StoredImage, check_groups
+from vlprobe.stored import Cell, check_groups, embedded
 from vlprobe.tasks.rows import Row
 from vlprobe.types import Source
 
@@ -227,13 +227,7 @@ def _embedded(schema: Any) -> tuple[str, ...]:
 def _refer(values: dict[str, Any], path: Path, cell: Cell) -> None:
     """Put a reference into a row in the place of the bytes of one of its cells."""
     name = cell.column if cell.column in values else cell.column.removesuffix(".bytes")
-    value = values[name]
-    held, called = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    if not held:
-        return
-    called = PurePosixPath(called).name if isinstance(called, str) else ""
-    image = StoredImage(hashlib.sha256(held).hexdigest(), path, cell, called)
-    values[name] = {**value, "bytes": image} if isinstance(value, dict) else image
+    values[name] = embedded(values[name], path, cell)
 
 
 READERS: dict[str, Callable[[Path, str, OnBadRow, Dialect], Table]] = {
