@@ -318,6 +318,7 @@ def test_json_lines_that_do_not_parse_are_bad_rows(write, load):
         ("r.csv", "text,text,label\na,b,x\n", "two columns named 'text'"),
         ("r.csv", "txt,label\na,x\n", "r.csv has no column 'text', which level language.*did you mean 'txt'"),
         ("r.xlsx", "", "a table is one of .csv, .tsv, .jsonl, .parquet, not '.xlsx'"),
+        ("r.tar", "", "not '.tar'; write shards: in the place of table:"),
         ("rows", "", "not 'a file without ending'"),
     ],
 )

@@ -85,7 +85,8 @@ def read_table(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect | 
     ending = path.suffix.lower()
     if ending not in READERS:
         kinds = ", ".join(READERS)
-        raise DataError(f"{shown}: a table is one of {kinds}, not '{ending or 'a file without ending'}'")
+        cure = "; write shards: in the place of table:" if ending == ".tar" else ""
+        raise DataError(f"{shown}: a table is one of {kinds}, not '{ending or 'a file without ending'}'{cure}")
     if not path.is_file():
         raise DataError(f"{shown}: there is no such file ({path})")
     table = READERS[ending](path, shown, on_bad_row, dialect or Dialect())
