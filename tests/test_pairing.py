@@ -123,6 +123,19 @@ def test_what_cannot_be_asked_is_said(condition, task, modalities, needs, reason
     assert reason in said if reason else said == ""
 
 
+@pytest.mark.parametrize("other", [None, "a b"])
+def test_masks_are_not_put_to_a_model_without_a_token_for_them(other):
+    texts = ("a [MASK]", "a [MASK]", other)
+    examples = tuple(Example(str(k), str(k), text, b"x", ("x",)) for k, text in enumerate(texts))
+    task = Task("t", "multimodal", "input", ("x", "y"), {"train": examples[:1], "test": examples[1:]})
+    said = obstacle("matched", task, ("text", "image"), (), masks=False)
+    reason = "every text has a masked word, and the model was trained without a mask token"
+    wanted = f"{reason}; condition image-only asks about the image"
+    assert said == ("" if other else wanted)  # a few texts with a mask are bad rows, by name
+    assert obstacle("image-only", task, ("text", "image"), (), masks=False) == ""
+    assert obstacle("matched", task, ("text", "image"), ()) == ""
+
+
 def test_uneven_groups_are_served():
     groups = ["a"] * 5 + ["b"] * 2 + ["c"]
     donors = derange(groups, list(range(8)), 3, "test")

@@ -12,7 +12,7 @@ import numpy as np
 
 from vlprobe.digest import generator
 from vlprobe.errors import DataError, StudyError, did_you_mean
-from vlprobe.types import Example, Level, Modality, Task
+from vlprobe.types import MASK, Example, Level, Modality, Task
 
 CONDITIONS = {
     "matched": "every text with its own image",
@@ -38,7 +38,9 @@ def read_condition(name: str) -> tuple[str, str]:
     return first, second or first
 
 
-def obstacle(condition: str, task: Task, modalities: Sequence[Modality], needs: Sequence[Modality]) -> str:
+def obstacle(
+    condition: str, task: Task, modalities: Sequence[Modality], needs: Sequence[Modality], masks: bool = True
+) -> str:
     """Say why a task cannot be put to a model under a simple condition; empty when it can.
 
     Args:
@@ -46,6 +48,7 @@ def obstacle(condition: str, task: Task, modalities: Sequence[Modality], needs: 
         task: the task.
         modalities: what the model reads.
         needs: what it cannot do without.
+        masks: whether it has a token for a masked word.
     """
     examples = [example for part in task.splits.values() for example in part]
     has = {
@@ -72,6 +75,9 @@ def obstacle(condition: str, task: Task, modalities: Sequence[Modality], needs: 
         return "its targets are regions of an image that the model does not see"
     if task.unit == "word" and "text" not in read and not one_target(task):
         return "its targets are words of a text that the model does not see"
+    if not masks and "text" in read and all(MASK in example.text for example in examples if example.text is not None):
+        alone = "; condition image-only asks about the image" if "image" in modalities and has["image"] else ""
+        return f"every text has a masked word, and the model was trained without a mask token{alone}"
     return ""
 
 

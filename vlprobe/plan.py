@@ -206,7 +206,7 @@ def _cells(
         simple = read_condition(condition)
         beside: Mapping[str, Surface] = {}
         for model in models:
-            reasons = [obstacle(each, task, model.modalities, model.needs) for each in simple]
+            reasons = [obstacle(each, task, model.modalities, model.needs, model.masks) for each in simple]
             if any(reasons):
                 notes.append(f"{task.name}, {model.name}, {condition}: not done, {next(filter(None, reasons))}")
                 continue

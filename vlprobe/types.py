@@ -24,6 +24,9 @@ Target = str | float | None
 ImageData = Path | bytes | StoredImage
 """A file, the encoded bytes of one (JPEG, PNG, ...), or where such bytes lie in a file."""
 
+MASK = "[MASK]"
+"""How a text writes a masked word, whatever a model's tokenizer calls it."""
+
 SPLITS = ("train", "validation", "test")
 
 ROLES = ("", "cls", "word", "patch", "region")

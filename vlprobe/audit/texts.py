@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from vlprobe.audit.fault import Case, Fault, NotRun, Said, Severity, share
 from vlprobe.audit.subject import Subject, shortened
-from vlprobe.tasks.words import MASK
+from vlprobe.types import MASK
 
 PIECE = re.compile(r"\[MASK\]|\w+|[^\w\s]")
 """A word, a sign or a mask: a tokenizer makes at least one piece of each."""

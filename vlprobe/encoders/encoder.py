@@ -27,6 +27,8 @@ class Encoder(ABC):
     towers: ClassVar[Mapping[str, Modality]] = {}
     """Every stream -> the one modality that it depends on, of a model whose streams never meet: each is run on that
     alone, once for all that it is paired with. Empty: a stream may depend on all that the model reads."""
+    masks: ClassVar[bool] = True
+    """Whether it was trained with a token for a masked word; a model that reads no text leaves this as it is."""
     layers: Mapping[str, int]
     """Layer address -> width of its states, in order of depth, as `encode` returns them."""
 

@@ -11,10 +11,7 @@ import numpy as np
 import torch
 
 from vlprobe.errors import BadRow
-from vlprobe.types import ROLES, Example
-
-MASK = "[MASK]"
-"""How `Example.text` writes a masked word, whatever the tokenizer calls it."""
+from vlprobe.types import MASK, ROLES, Example
 
 Span = tuple[int, int]
 

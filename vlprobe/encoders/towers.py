@@ -31,6 +31,7 @@ class Towers(Encoder):
 
     modalities = ("text", "image")
     towers: ClassVar[Mapping[str, Modality]] = {"language": "text", "vision": "image"}
+    masks = False
 
     device: torch.device
     """Where it runs."""

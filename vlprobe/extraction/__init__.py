@@ -175,7 +175,7 @@ def extract(
         BadRow: an example cannot be encoded.
     """
     how = check_pooling(task.unit, pooling or next(iter(POOLINGS[task.unit])))
-    reason = obstacle(condition, task, model.modalities, model.needs)
+    reason = obstacle(condition, task, model.modalities, model.needs, model.masks)
     if reason:
         raise StudyError(f"task {task.name} cannot be put to {model.name} under condition {condition}: {reason}")
     examples = pair(task.load(split), condition, task.level, seed, split)

@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 
 from vlprobe.errors import BadRow
+from vlprobe.types import MASK
 
 Span = tuple[int, int]
-
-MASK = "[MASK]"
-"""How a masked word is written in a text."""
 
 _PIECE = re.compile(r"\[MASK\]|(?:(?!\[MASK\])\S)+")
 
