@@ -17,6 +17,7 @@ from vlprobe.cli import app
 from vlprobe.report import writing
 from vlprobe.report.figures import curves_figure, heat_figure, inline, panel, png_file, reliance_figure, svg_file
 from vlprobe.report.page import page
+from vlprobe.report.slopes import slopes_figure
 
 SCRIPT = """</style></script><script>alert('x')</script><img src=x onerror="alert(1)">"""
 
@@ -156,12 +157,27 @@ def test_figures_are_files(contents):
     assert re.search(r"looker, joint.1: 0.900 matched, 0.250 mismatched: loses \+0.650", svg_file(figures[2]))
 
 
+def test_slopes_join_the_stages_of_an_architecture(contents, tmp_path):
+    task = contents["tasks"]["colour"]
+    assert contents["stages"] == [("looker (pretrained)", "reader (vqa)")]
+    figure = slopes_figure("colour", task, contents["stages"], contents["conditions"], (0.0, 1.0))
+    heights = [
+        float(y) for y in re.findall(r'<path aria-label="[^>]*translate\([^,]+,([^)]+)\)', inline(figure, "", 1))
+    ]
+    assert heights == pytest.approx([(1 - 0.65) * 130, 130])
+    assert slopes_figure("colour", task, [], contents["conditions"], (0.0, 1.0)) is None
+    others = Planted(tmp_path).model(0.9, 0.3, "drawn", stage="random").model(0.9, 0.3, "a").model(0.9, 0.3, "b")
+    assert described(others)["stages"] == []
+
+
 def test_the_command_writes_all_of_it(contents, tmp_path):
     done = CliRunner().invoke(app, ["report", contents["folder"], "--output", str(tmp_path / "there")])
     assert done.exit_code == 0, done.output
     assert done.output.strip() == f"Report: {(tmp_path / 'there' / 'index.html').as_uri()}"
     names = sorted(path.name for path in (tmp_path / "there" / "figures").iterdir())
-    assert names == [f"01-colour-{kind}.{end}" for kind in ("heat", "layers", "lost") for end in ("png", "svg")]
+    assert names == [
+        f"01-colour-{kind}.{end}" for kind in ("heat", "layers", "lost", "slopes") for end in ("png", "svg")
+    ]
 
 
 def test_what_is_not_installed_is_named(contents, tmp_path, monkeypatch):

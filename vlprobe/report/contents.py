@@ -76,7 +76,7 @@ def contents(
     `name`, `tests` and `controls` (how many of each), `findings` (those worth a sentence), `all_findings`, `tasks` (as
     `summarise` returns them, in the study's order, with a number, class names and curves), `models` (labels in the
     study's order), `lacking` (what the study asks and is not there), `examples` (none: see `read_examples`),
-    `provenance` (what `study.json` holds).
+    `stages` (pairs of labels: an architecture pretrained, and trained further), `provenance` (what `study.json` holds).
 
     Args:
         results: of one run.
@@ -104,10 +104,25 @@ def contents(
             | {"reliance": _losses(summary[name], [row for row in reliance if row.task == name])}
             for name, task in tasks.items()
         },
+        "stages": _stages(described["models"]),
         "examples": [],
         "lacking": _lacking(summary, labels, described),
         "provenance": dict(described),
     }  # fmt: skip
+
+
+def _stages(models: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return (label, label) of models that are one architecture: pretrained, or else named first, and each other."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for model in models:
+        architecture = f"{model['family']} {sorted(model['layers'].items())}"
+        if model["stage"] != "random":
+            alike.setdefault(architecture, []).append((model["stage"], f"{model['name']} ({model['stage']})"))
+    pairs = []
+    for each in alike.values():
+        (_, base), *others = sorted(each, key=lambda model: model[0] != "pretrained")  # stable: else the first named
+        pairs += [(base, label) for stage, label in others if f"({stage})" != base[-len(stage) - 2 :]]
+    return pairs
 
 
 def _told(finding: Finding, numbered: Mapping[str, int]) -> dict[str, Any]:

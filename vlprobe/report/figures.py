@@ -208,7 +208,8 @@ def reliance_figure(
     lost = [each for each in conditions if any(row["condition"] == each for row in losses)]
     chosen = {name: colour for name, colour in colours(conditions).items() if name in lost}
     values = [
-        row | {"model": short(row["model"]), "told": _lost(row), "shown": row["corrected"] <= 0.05} for row in losses
+        row | {"model": short(row["model"]), "told": told_loss(row), "shown": row["corrected"] <= 0.05}
+        for row in losses
     ]
     y = alt.Y("model:N", sort=[short(model) for model in there], title=None,
               scale=alt.Scale(domain=[short(model) for model in there]), axis=alt.Axis(grid=True))  # fmt: skip
@@ -234,7 +235,8 @@ def reliance_figure(
     )  # fmt: skip
 
 
-def _lost(row: Mapping[str, Any]) -> str:
+def told_loss(row: Mapping[str, Any]) -> str:
+    """Return what a loss tells on hovering."""
     p = "p < 0.0001" if row["corrected"] < 0.0001 else f"p = {row['corrected']:.2g}"
     scores = f"{row['matched']:.3f} matched, {row['without']:.3f} {row['condition']}"
     loss = f"loses {row['loss']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"

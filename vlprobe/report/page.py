@@ -17,6 +17,7 @@ from vlprobe.probes import CONTROLS
 from vlprobe.report.contents import last_layer
 from vlprobe.report.figures import DASHES, colours, heat_figure, inline, panel, reliance_figure, short
 from vlprobe.report.overview import SAID
+from vlprobe.report.slopes import slopes_figure
 from vlprobe.report.tables import METRICS, SURFACE, marks_of, number
 
 OPEN = 12
@@ -54,6 +55,7 @@ def page(contents: Mapping[str, Any]) -> str:
         alone={name: _alone(task) for name, task in contents["tasks"].items()},
         figures={name: _figures(name, task, contents, numbers) for name, task in contents["tasks"].items()},
         losses=_losses(contents, numbers),
+        slopes=_slopes(contents, numbers),
         details={name: list(_details(task)) for name, task in contents["tasks"].items()},
         colours=colours(contents["conditions"]),
         dashes=_dashes(contents),
@@ -140,6 +142,15 @@ def _losses(contents: Mapping[str, Any], numbers: Iterator[int]) -> list[tuple[s
         figure = reliance_figure(name, task, contents["conditions"], axes[task["metric"]])
         if figure is not None:
             drawn.append((name, inline(figure, f"{name}: what each model loses", next(numbers))))
+    return drawn
+
+
+def _slopes(contents: Mapping[str, Any], numbers: Iterator[int]) -> list[Any]:
+    axes, drawn = loss_axes(contents), []
+    for name, task in contents["tasks"].items():
+        figure = slopes_figure(name, task, contents["stages"], contents["conditions"], axes[task["metric"]])
+        if figure is not None:
+            drawn.append(inline(figure, f"{name}: what is lost before and after further training", next(numbers)))
     return drawn
 
 

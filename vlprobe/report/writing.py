@@ -43,6 +43,7 @@ def write_report(contents: Mapping[str, Any], folder: Path) -> Path:
 def _write_figures(contents: Mapping[str, Any], folder: Path) -> None:
     from vlprobe.report.figures import curves_figure, heat_figure, png_file, reliance_figure, svg_file
     from vlprobe.report.page import loss_axes
+    from vlprobe.report.slopes import slopes_figure
 
     axes = loss_axes(contents)
     for name, task in contents["tasks"].items():
@@ -50,6 +51,7 @@ def _write_figures(contents: Mapping[str, Any], folder: Path) -> None:
             "layers": curves_figure(name, task, contents["conditions"]),
             "heat": heat_figure(name, task),
             "lost": reliance_figure(name, task, contents["conditions"], axes[task["metric"]], legend=True),
+            "slopes": slopes_figure(name, task, contents["stages"], contents["conditions"], axes[task["metric"]]),
         }
         for kind, figure in drawn.items():
             if figure is not None:
