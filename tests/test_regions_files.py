@@ -16,6 +16,7 @@ from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.regions import open_regions
 from vlprobe.regions.formats import FORMATS
 from vlprobe.regions.image_names import NameIndex
+from vlprobe.stored import Span, StoredImage
 
 REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference" / "feature_files"
 
@@ -160,6 +161,18 @@ def test_an_image_without_features_is_named(tmp_path, image, said):
     write_tsv(tmp_path / "a.tsv", ("1", made(1)), ("2", made(2)))
     with pytest.raises(BadRow, match=said):
         open_regions("a.tsv", folder=tmp_path).regions([example(image)])
+
+
+def test_an_image_in_an_archive_is_looked_up_by_the_name_it_has_there(tmp_path):
+    write_tsv(tmp_path / "a.tsv", ("1", made(1)), ("2", made(2)))
+    source = open_regions("a.tsv", folder=tmp_path)
+    held = StoredImage("0" * 64, tmp_path / "x.tar", Span(512, 9), "2.jpg")
+    (found,) = source.regions([example(held)])
+    np.testing.assert_array_equal(found.features, made(2).features)
+    with pytest.raises(BadRow, match="no features for image 99.jpg;"):
+        source.regions([example(replace(held, name="99.jpg"))])
+    with pytest.raises(BadRow, match="the image has no file name, and .*a.tsv is looked up by name"):
+        source.regions([example(replace(held, name=""))])
 
 
 def test_what_is_no_feature_file(tmp_path):

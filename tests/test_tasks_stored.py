@@ -362,6 +362,15 @@ def test_a_damaged_image_is_named_by_its_archive(tmp_path, load):
         open_image(example.image, example.place)
 
 
+def test_what_is_no_image_is_told_in_the_same_words_every_time(tmp_path, load):
+    tar(tmp_path / "a.tar", ("0.png", b"no image"), ("0.cls", b"x"))
+    (example,) = load(level="vision", shards="a.tar").splits["all"]
+    for look in open_image, image_size:
+        for image in example.image, b"no image":
+            with pytest.raises(BadRow, match=r"\(cannot identify image file\)"):
+                look(image, example.place)
+
+
 def test_row_groups_that_are_too_large_are_refused_with_the_cure(tmp_path, load, monkeypatch):
     monkeypatch.setattr(stored, "LARGEST_GROUP", 2**20)
     images = [np.random.default_rng(k).bytes(2**19) for k in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,11 @@ def image_name(image: ImageData) -> str:
     return "the embedded image" if isinstance(image, bytes) else str(image)
 
 
+def problem_of(error: Exception) -> str:
+    """Return what Pillow says, without the address that it gives for bytes: the same words in every run."""
+    return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error))
+
+
 def image_size(image: ImageData, place: str = "") -> tuple[int, int]:
     """Return (width, height) in pixels as the file's header says, without decoding it.
 
@@ -67,7 +73,9 @@ def image_size(image: ImageData, place: str = "") -> tuple[int, int]:
                 return opened.size
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         name = image_name(image)
-        raise BadRow(place or name, f"{name} cannot be opened ({error}); it is missing, or no image") from None
+        raise BadRow(
+            place or name, f"{name} cannot be opened ({problem_of(error)}); it is missing, or no image"
+        ) from None
 
 
 def open_image(image: ImageData, place: str = "") -> Image.Image:
@@ -99,6 +107,8 @@ def open_image(image: ImageData, place: str = "") -> Image.Image:
     except FileNotFoundError:
         raise BadRow(place, f"image file {name} does not exist") from None
     except Image.DecompressionBombError as error:
-        raise BadRow(place, f"{name} is too large: {error}") from None
+        raise BadRow(place, f"{name} is too large: {problem_of(error)}") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BadRow(place, f"{name} cannot be decoded ({error}); the file is damaged or not an image") from None
+        raise BadRow(
+            place, f"{name} cannot be decoded ({problem_of(error)}); the file is damaged or not an image"
+        ) from None

@@ -84,14 +84,15 @@ class FeatureFile(RegionSource):
             raise BadRow(example.place, str(error)) from None
 
     def _entry(self, image: Path | StoredImage, place: str) -> str:
+        shown = image if isinstance(image, Path) else image.name
         found = self._index.find(image.name)
         if len(found) == 1:
             return found[0]
         if found:
             listed = ", ".join(f"'{name}'" for name in found[:3])
-            raise BadRow(place, f"{self.entries.path}: image {image} may be any of {len(found)} entries: {listed}")
+            raise BadRow(place, f"{self.entries.path}: image {shown} may be any of {len(found)} entries: {listed}")
         names = self.entries.names
         like = ", ".join(f"'{name}'" for name in names[:3])
         raise BadRow(
-            place, f"{self.entries.path} has no features for image {image}; its {len(names):,} entries look like {like}"
+            place, f"{self.entries.path} has no features for image {shown}; its {len(names):,} entries look like {like}"
         )

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from vlprobe.errors import BadRow
-from vlprobe.images import encoded, image_name
+from vlprobe.images import encoded, image_name, problem_of
 from vlprobe.tasks.cells import list_of, number_of
 from vlprobe.types import ImageData
 
@@ -61,5 +61,7 @@ def image_size(image: ImageData, place: str) -> tuple[int, int]:
             width, height = opened.size
             turned = opened.getexif().get(_ORIENTATION) in _LYING
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BadRow(place, f"the size of {name} cannot be read ({error}); the file is damaged or no image") from None
+        raise BadRow(
+            place, f"the size of {name} cannot be read ({problem_of(error)}); the file is damaged or no image"
+        ) from None
     return (height, width) if turned else (width, height)
