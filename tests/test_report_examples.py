@@ -120,7 +120,10 @@ def test_where_rows_were_left_out_no_partner_is_shown(planted, tmp_path):
 
 
 def test_the_command_shows_examples_where_it_is_given_the_study(planted, tmp_path):
-    done = CliRunner().invoke(app, ["report", str(planted[0]), "--study", str(tmp_path / "study.yaml")])
+    asked = ["report", str(planted[0]), "--study", str(tmp_path / "study.yaml")]
+    assert CliRunner().invoke(app, asked).exit_code == 2  # there is no such file
+    (tmp_path / "study.yaml").write_text("name: examples")
+    done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
     text = (planted[0] / "report" / "index.html").read_text(encoding="utf-8")
     assert text.count("<article") == 24 and text.count('src="data:image/webp;base64,') == 48

@@ -23,6 +23,8 @@ def report(
             help="Show examples, too: the study file, from whose folder the data are found. Their images and texts "
             "become part of the page.",
             show_default=False,
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
 ) -> None:
