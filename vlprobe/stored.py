@@ -12,7 +12,7 @@ from typing import Any
 
 from vlprobe.errors import DataError
 
-HELD = 32 * 2**20
+HELD = 16 * 2**20
 """Bytes of row groups that a process keeps, beside the one that was read last."""
 LARGEST_GROUP = 256 * 2**20
 """One image is read by reading its row group, which must not be larger."""
