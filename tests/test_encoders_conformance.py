@@ -114,7 +114,8 @@ def test_towers_have_one_position_that_stands_for_all(model):
             for row in one.role:  # after all words, and only padding behind it
                 assert np.flatnonzero(row == CLS)[0] > np.flatnonzero(row == WORD)[-1]
         else:
-            assert (one.role[:, model.before :] == PATCH).all()
+            assert np.isin(one.role[:, model.before :], (PATCH, NONE)).all()
+            assert (np.diff((one.role[:, model.before :] == NONE).astype(int)) >= 0).all()  # padding comes last
             assert (one.role[:, : model.before] == CLS).all()
 
 

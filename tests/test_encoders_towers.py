@@ -113,6 +113,38 @@ def test_siglip(version, tmp_path):
         torch.testing.assert_close(hidden["language.projection"], masked[:, None], **near_enough)
 
 
+def test_siglip2_of_any_image_size(tmp_path):
+    """A wide and a tall image in one batch, which the processor pads to 16 patches each, and vlprobe to 15."""
+    folder = tiny.make("siglip2", tmp_path)
+    images = [tiny.png(tiny.noise(40, 90)), tiny.png(tiny.noise(100, 40, 1))]
+    batch = [tiny.example(str(k), "two cats sit on a mat", image) for k, image in enumerate(images)]
+    hidden = {one.layer: one for one in load_model(f"siglip2:{folder}", device="cpu").encode(batch)}
+    with quiet(), torch.inference_mode():
+        referee = hf.AutoModel.from_pretrained(folder).eval()
+        inputs = hf.AutoImageProcessor.from_pretrained(folder)([open_image(i) for i in images], return_tensors="pt")
+        vision = referee.vision_model(**inputs, output_hidden_states=True)
+        tokenizer = hf.PreTrainedTokenizerFast.from_pretrained(folder, padding_side="right")
+        text = tokenizer([batch[0].text] * 2, padding="max_length", max_length=40, return_tensors="pt")
+        text = referee.text_model(input_ids=text["input_ids"], output_hidden_states=True)
+    shapes = inputs["spatial_shapes"].tolist()
+    assert shapes[0][0] < shapes[0][1]
+    assert shapes[1][0] > shapes[1][1]
+    for row, (rows, columns) in enumerate(shapes):
+        patches = rows * columns
+        for block, states in enumerate(vision.hidden_states):
+            near(hidden[f"vision.{block}"].states[row, :patches], states[row, :patches])
+        near(hidden["vision.norm"].states[row, :patches], vision.last_hidden_state[row, :patches])
+        box = hidden["vision.0"].box[row]
+        np.testing.assert_allclose(box[0], [0, 0, 1 / columns, 1 / rows], atol=1e-6)
+        np.testing.assert_allclose(box[columns], [0, 1 / rows, 1 / columns, 2 / rows], atol=1e-6)
+        np.testing.assert_allclose(box[patches - 1, 2:], [1, 1])
+        assert np.isnan(box[patches:]).all()
+    near(hidden["vision.pooler"].states[:, 0], vision.pooler_output)
+    for block, states in enumerate(text.hidden_states):
+        near(hidden[f"language.{block}"].states, states)
+    near(hidden["language.projection"].states[:, 0], text.pooler_output)
+
+
 def test_siglip_without_attention_pooling_says_so(tmp_path):
     folder = tiny.make("siglip", tmp_path)
     config = json.loads((folder / "config.json").read_text())

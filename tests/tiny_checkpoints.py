@@ -63,6 +63,15 @@ CONFIGS = {
         },
         vision_config={**IMAGE, "hidden_size": 20},
     ),
+    "siglip2": lambda: hf.Siglip2Config(
+        text_config={
+            **TEXT,
+            "vocab_size": len(siglip_vocabulary()) + 1,
+            "max_position_embeddings": 40,
+            "projection_size": 20,
+        },
+        vision_config={**TEXT, "hidden_size": 20, "patch_size": 8, "num_patches": 16},
+    ),
     "lxmert": lambda: hf.LxmertConfig(
         **{name: value for name, value in BERT.items() if name != "num_hidden_layers"},
         **{"l_layers": 2, "r_layers": 2, "x_layers": 1, "visual_feat_dim": REGION_WIDTH},
@@ -82,6 +91,7 @@ CLASSES = {
     "lxmert": "LxmertModel",
     "clip": "CLIPModel",
     "siglip": "SiglipModel",
+    "siglip2": "Siglip2Model",
 }
 PROCESSORS = {
     "vit": lambda: hf.ViTImageProcessorPil(size={"height": 32, "width": 32}),
@@ -89,6 +99,7 @@ PROCESSORS = {
     "dinov2": lambda: hf.BitImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
     "resnet": lambda: hf.ConvNextImageProcessorPil(size={"shortest_edge": 64}, crop_pct=0.8),
     "vilt": lambda: hf.ViltImageProcessorPil(size={"shortest_edge": 96}, size_divisor=16),
+    "siglip2": lambda: hf.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16),
     "siglip": lambda: hf.SiglipImageProcessorPil(size={"height": 32, "width": 32}),
     "clip": lambda: hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
 }
@@ -174,8 +185,8 @@ def make(model_type: str, folder: Path, head: str | None = None) -> Path:
         bpe.save_model(str(folder))
     elif model_type == "clip":
         hf.CLIPTokenizer(vocab=clip_vocabulary(), merges=CLIP_MERGES).save_pretrained(folder)
-    elif model_type == "siglip":
-        save_siglip_tokenizer(folder)
+    elif model_type in ("siglip", "siglip2"):
+        save_siglip_tokenizer(folder, 1 if model_type == "siglip" else 2)
     elif model_type in TEXTS:
         (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
         (folder / "tokenizer_config.json").write_text(

@@ -115,6 +115,15 @@ FAMILIES: dict[str, Family] = {
         "vision.0-m, vision.norm, vision.pooler",
         about="SigLIP, SigLIP 2 of one image size: a text and an image tower that never meet",
     ),
+    "siglip2": Family(
+        module="vlprobe.encoders.siglip2",
+        kind="Siglip2",
+        types=("siglip2",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.pooler, language.projection, "
+        "vision.0-m, vision.norm, vision.pooler",
+        about="SigLIP 2 of any image size (NaFlex)",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
-from vlprobe.encoders.pixels import ImageReader, pair
+from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.encoders.towers import Towers, addresses
@@ -53,6 +54,7 @@ class Clip(Towers):
         self.text = TextReader(tokenizer, text.max_position_embeddings, self.pooled)
         self.images = ImageReader(load_processor(checkpoint), checkpoint.source, readers(device))
         self.patch, self.size, self.before = pair(image.patch_size), pair(image.image_size), 1
+        self.seen = self.before + math.prod(self.size) / math.prod(self.patch)
         shared = self.model.config.projection_dim
         self.layers = addresses("language", text) | {"language.projection": shared}
         self.layers |= addresses("vision", image) | {"vision.projection": shared}
@@ -70,11 +72,11 @@ class Clip(Towers):
         layers["language.projection"] = self.model.text_projection(output.pooler_output)
         return layers
 
-    def vision(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def vision(self, grid: Grid) -> dict[str, torch.Tensor]:
         """Return the layers of the image tower."""
         tower = self.model.vision_model
         with tap(self.blocks["vision"]) as states:
-            output = tower(pixel_values=pixels)
+            output = tower(pixel_values=grid.pixels.to(self.device))
         layers = {f"vision.{index}": state for index, state in enumerate(states)}
         layers["vision.norm"] = tower.post_layernorm(states[-1])
         layers["vision.pooler"] = output.pooler_output

@@ -26,6 +26,8 @@ CROP_PCT = "ConvNextImageProcessorPil"
 """Resizes below 384 pixels to shortest_edge / crop_pct and crops the middle square, else warps to a square."""
 VILT = "ViltImageProcessorPil"
 """Resizes both sides to multiples of 32 within limits; never crops."""
+NAFLEX = "Siglip2ImageProcessorPil"
+"""Resizes both sides to multiples of a patch, as many patches as there may be, and cuts them out; never crops."""
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -71,23 +73,25 @@ class Picture:
     """One image, ready for the model."""
 
     pixels: torch.Tensor
-    """(channel, height, width) float32."""
+    """(channel, height, width) float32; of NaFlex: (patch, number), row by row."""
     frame: Frame
     """Where these pixels lie in the original image."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A batch of images for a model of one input size, and what its positions are."""
+    """A batch of images for a model, and what its positions are."""
 
     pixels: torch.Tensor
-    """(batch, channel, height, width) float32."""
+    """(batch, channel, height, width) float32; of NaFlex: (batch, patch, number)."""
     role: np.ndarray
     """(batch, position) int8: index into `ROLES`."""
     word: np.ndarray
     """(batch, position) int32: -1."""
     box: np.ndarray
     """(batch, position, 4) float32: as in `Hidden`."""
+    shapes: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of patches of each image, where they differ."""
 
 
 class ImageReader:
@@ -103,7 +107,7 @@ class ImageReader:
     """
 
     def __init__(self, processor: Any, place: str, workers: int = 0) -> None:
-        known = (*PLAIN, CROP_PCT, VILT)
+        known = (*PLAIN, CROP_PCT, VILT, NAFLEX)
         if type(processor).__name__ not in known:
             raise CheckpointError(
                 f"{place}: its preprocessor_config.json names {type(processor).__name__}, whose cropping is not known "
@@ -188,11 +192,16 @@ class _Reading:
         image = open_image(example.image, place)
         try:
             # One at a time: batches of unequal images would be padded by the processor in its own way.
-            pixels = self.processor(images=[image], return_tensors="pt")["pixel_values"][0].float()
+            made = self.processor(images=[image], return_tensors="pt")
+            pixels = made["pixel_values"][0].float()
         except (ValueError, ZeroDivisionError) as error:
             raise BadRow(
                 place, f"its image of {image.width} x {image.height} pixels cannot be resized: {error}"
             ) from None
+        if type(self.processor).__name__ == NAFLEX:
+            rows, columns = made["spatial_shapes"][0].tolist()
+            canvas = (rows * self.processor.patch_size, columns * self.processor.patch_size)
+            return Picture(pixels[: rows * columns], Frame(canvas, (0, 0), canvas))
         if 0 in pixels.shape:
             raise BadRow(place, f"nothing remains of its image of {image.width} x {image.height} pixels after resizing")
         return Picture(pixels, self._frame((image.height, image.width), (pixels.shape[1], pixels.shape[2])))

@@ -1,7 +1,8 @@
-"""SigLIP (Zhai et al. 2023) and SigLIP 2 (Tschannen et al. 2025) of one image size: two towers without causal mask."""
+"""SigLIP (Zhai et al. 2023), SigLIP 2 (Tschannen et al. 2025) of one image size: two towers without causal mask."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from tokenizers import Regex, normalizers
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
-from vlprobe.encoders.pixels import ImageReader, pair
+from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.encoders.towers import Towers, addresses
 from vlprobe.errors import CheckpointError
 
-CLASSES = {"siglip": "SiglipModel"}
+CLASSES = {"siglip": "SiglipModel", "siglip2": "Siglip2Model"}
 SMALL: list[Any] = [normalizers.Lowercase()]
 BARE: list[Any] = [
     *SMALL,
@@ -58,7 +59,9 @@ class Siglip(Towers):
         _prepare(checkpoint, tokenizer)
         self.text = TextReader(tokenizer, text.max_position_embeddings, _last, fill=True)
         self.images = ImageReader(load_processor(checkpoint), checkpoint.source, readers(device))
-        self.patch, self.size, self.before = pair(image.patch_size), pair(image.image_size), 0
+        self.patch, self.before = pair(image.patch_size), 0
+        self.size = pair(image.image_size) if checkpoint.model_type == "siglip" else None
+        self.seen = math.prod(self.size) / math.prod(self.patch) if self.size else image.num_patches
         self.layers = addresses("language", text) | {"language.projection": self.model.text_model.head.out_features}
         self.layers |= addresses("vision", image)
         if not self.model.vision_model.use_head:
@@ -74,15 +77,20 @@ class Siglip(Towers):
         layers["language.projection"] = output.pooler_output
         return layers
 
-    def vision(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def vision(self, grid: Grid) -> dict[str, torch.Tensor]:
         """Return the layers of the image tower."""
+        pixels = grid.pixels.to(self.device)
         with tap(self.blocks["vision"]) as states:
-            output = self.model.vision_model(pixel_values=pixels)
+            output = self.model.vision_model(pixel_values=pixels, **self._shapes(grid))
         layers = {f"vision.{index}": state for index, state in enumerate(states)}
         layers["vision.norm"] = output.last_hidden_state
         if output.pooler_output is not None:
             layers["vision.pooler"] = output.pooler_output
         return layers
+
+    def _shapes(self, grid: Grid) -> dict[str, torch.Tensor]:
+        """Return what the image tower is told of its images beside their pixels: nothing, as they are of one size."""
+        return {}
 
 
 def _last(ids: np.ndarray) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.pixels import ImageReader, Size
+from vlprobe.encoders.pixels import Grid, ImageReader, Size
 from vlprobe.encoders.taps import pooled
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
@@ -41,10 +40,12 @@ class Towers(Encoder):
     """Makes pixels of images."""
     patch: Size
     """Height and width of a patch in pixels."""
-    size: Size
-    """Height and width of the images that it takes."""
+    size: Size | None
+    """Height and width of the images that it takes; None: any."""
     before: int
     """Positions of the vision tower before its patches."""
+    seen: float
+    """Positions of an image, at most."""
 
     @abstractmethod
     def language(self, ids: torch.Tensor, mask: torch.Tensor) -> Mapping[str, torch.Tensor]:
@@ -56,12 +57,16 @@ class Towers(Encoder):
         """
 
     @abstractmethod
-    def vision(self, pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for images.
+    def vision(self, grid: Grid) -> Mapping[str, torch.Tensor]:
+        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for images."""
 
-        Args:
-            pixels: (batch, channel, height, width).
+    def grid(self, batch: Sequence[Example]) -> Grid:
+        """Read the images of a batch.
+
+        Raises:
+            BadRow, CheckpointError: see `ImageReader.grid`.
         """
+        return self.images.grid(batch, self.patch, self.size, self.before)
 
     def ahead(self, batch: Sequence[Example]) -> None:
         """Begin to read the images of a batch."""
@@ -69,10 +74,10 @@ class Towers(Encoder):
 
     def length(self, example: Example) -> float:
         """Return about how many positions an example takes: its text, padded where the model wants it; its patches."""
-        patches = 0.0 if example.image is None else self.before + math.prod(self.size) / math.prod(self.patch)
+        image = 0.0 if example.image is None else self.seen
         if example.text is None:
-            return patches
-        return patches + (self.text.limit if self.text.fill else super().length(example))
+            return image
+        return image + (self.text.limit if self.text.fill else super().length(example))
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the layers of the text tower where the examples have texts, then those of the image tower.
@@ -96,9 +101,9 @@ class Towers(Encoder):
                 states = self.language(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
             hidden += [_hidden(layer, state, pieces.role, pieces.word, nowhere) for layer, state in states.items()]
         if any(images):
-            grid = self.images.grid(batch, self.patch, self.size, self.before)
+            grid = self.grid(batch)
             with as_asked(self.device):
-                states = self.vision(grid.pixels.to(self.device))
+                states = self.vision(grid)
             hidden += [_hidden(layer, state, grid.role, grid.word, grid.box) for layer, state in states.items()]
         return hidden
 
