@@ -10,7 +10,7 @@ import torch
 import tiny_checkpoints as tiny
 from vlprobe import Study
 from vlprobe.encoders import load_model
-from vlprobe.extraction import ImageDigests, compute, features, layers_of, missing, numbers_of, request
+from vlprobe.extraction import ImageDigests, compute, features, layers_of, left_out, missing, numbers_of, request
 from vlprobe.pairing import pair
 from vlprobe.store import Store
 from vlprobe.types import ROLES, Hidden
@@ -82,6 +82,17 @@ def test_a_tower_is_asked_what_it_can_answer(model, tmp_path):
     store = Store(tmp_path)
     compute(model, [words], store)
     assert list(layers_of(words, store)) == [f"language.{name}" for name in (0, 1, 2, 3, "norm")]
+
+
+def test_a_row_with_a_bad_text_keeps_its_image(model, tmp_path):
+    examples = [replace(EXAMPLES[0], text="dog " * 90), *EXAMPLES[1:]]
+    extraction, store = asked(model, examples), Store(tmp_path)
+    compute(model, [extraction], store, bad_rows="skip")
+    (line,) = left_out(model, extraction, store, "skip")
+    assert line.startswith("file, row 0: the text of example 0 has 92 tokens")
+    assert line.endswith("(left out for clip, layers of language)")
+    assert features(extraction, store, "language.1").id.tolist() == [example.id for example in EXAMPLES[1:]]
+    assert features(extraction, store, "vision.1").id.tolist() == [example.id for example in EXAMPLES]
 
 
 def test_numbers_are_counted_as_they_are_kept(model):

@@ -92,13 +92,15 @@ def left_out(encoder: Encoder, extraction: Extraction, store: Store, bad_rows: B
     for section, names in extraction.sections.items():
         why |= {(section, name): text for name, text in store.skipped(extraction.home, section, names).items()}
     lines: dict[str, None] = {}
-    for question in extraction.questions:
-        problem = why.get((question.section, question.name))
-        if problem is None:
-            continue
-        if bad_rows == "error":
-            raise BadRow(question.example.place or question.example.id, problem)
-        lines[f"{question.example.place}: {problem} (left out for {encoder.name})"] = None
+    for stream, questions in extraction.sides.items():
+        reader = f"{encoder.name}, layers of {stream}" if stream else encoder.name
+        for question in questions:
+            problem = why.get((question.section, question.name))
+            if problem is None:
+                continue
+            if bad_rows == "error":
+                raise BadRow(question.example.place or question.example.id, problem)
+            lines[f"{question.example.place}: {problem} (left out for {reader})"] = None
     return list(lines)
 
 
