@@ -50,14 +50,17 @@ def test_in_a_language_task_the_text_may_tell():
 
 
 def test_words_that_tell_nothing_are_not_blamed():
-    """At the 5 % level: of twelve data sets without a fault, one may be blamed."""
-    blamed = 0
+    """At the 5 % level: of twelve data sets without a fault, one may be blamed, and one's labels be called in question.
+
+    Of eighty, two were blamed, and one was told to have words that tell its labels.
+    """
+    blamed = questioned = 0
     for seed in range(12):
         task = made(rows(120, telling=0.0, seed=seed))
         blamed += wrong(task, "words") != []
         said = list(CHECKS["words"](look_at(task)))
-        assert [each.check for each in said if isinstance(each, NotRun)] == ["label noise"]
-    assert blamed <= 1
+        questioned += [each.check for each in said if isinstance(each, NotRun)] != ["label noise"]
+    assert blamed <= 1 and questioned <= 1
 
 
 def test_the_score_and_its_interval_are_those_of_the_answers():
