@@ -9,6 +9,7 @@ it had not finished.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -132,26 +133,30 @@ class Store:
         by_shard: dict[Shard, list[int]] = {}
         for number, question in enumerate(questions):
             by_shard.setdefault(known[question][0], []).append(number)
-        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        asked = {shard: numbers for shard, numbers in by_shard.items() if layer in shard.layers(section)}
+        if not asked:  # all its inputs were left out
+            return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int32)
         try:
-            for shard, numbers in by_shard.items():
-                if layer in shard.layers(section):  # absent where all its inputs were left out
-                    parts.append(_chosen(shard, section, layer, numbers, [known[questions[n]][1] for n in numbers]))
+            parts = [
+                _places(shard, section, numbers, [known[questions[number]][1] for number in numbers])
+                for shard, numbers in asked.items()
+            ]
+            owners = np.concatenate([owner for _, owner, _ in parts])
+            order = np.argsort(owners, kind="stable")
+            place = np.empty(len(order), np.int64)
+            place[order] = np.arange(len(order))
+            shapes = [shard.shape(section, layer) for shard in asked]
+            X = np.empty((len(owners), shapes[0][1]), np.float32)
+            memory, done = np.empty(max(map(math.prod, shapes)) * 4, np.uint8), 0
+            for shard, (rows, owner, _) in zip(asked, parts, strict=True):
+                whole = shard.read(section, layer, memory)
+                every = len(rows) == len(whole) and bool((rows == np.arange(len(rows))).all())
+                X[place[done : done + len(owner)]] = whole if every else whole[rows]
+                done += len(owner)
         except Damaged as damaged:
             damaged.path.unlink(missing_ok=True)
             self.refresh(home)
             raise
-        if not parts:
-            return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int32)
-        owners = np.concatenate([owner for _, owner, _ in parts])
-        order = np.argsort(owners, kind="stable")
-        X = np.empty((len(owners), parts[0][0].shape[1]), np.float32)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        done = 0
-        for rows, owner, _ in parts:
-            X[place[done : done + len(owner)]] = rows
-            done += len(owner)
         return X, owners[order], np.concatenate([unit for _, _, unit in parts])[order]
 
     def homes(self) -> list[Path]:
@@ -165,14 +170,13 @@ class Store:
         yield from (self._opened[path] for path in sorted(self._opened) if path.parent == folder)
 
 
-def _chosen(
-    shard: Shard, section: str, layer: str, numbers: Sequence[int], places: Sequence[int]
+def _places(
+    shard: Shard, section: str, numbers: Sequence[int], places: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows, owners and units of some questions of one shard."""
+    """Return (row,) places, owners and units of the rows of some questions of one shard."""
     start, unit = shard.read(section, "start"), shard.read(section, "unit")
-    counts = start[np.asarray(places) + 1] - start[places]
-    rows = np.concatenate([np.arange(start[place], start[place + 1]) for place in places])
-    whole = shard.read(section, layer)
-    if len(rows) != len(whole) or (rows != np.arange(len(whole))).any():
-        whole, unit = whole[rows], unit[rows]
-    return whole, np.repeat(np.asarray(numbers), counts), unit
+    first = start[places]
+    counts = start[np.asarray(places) + 1] - first
+    ahead = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rows = np.arange(counts.sum()) + np.repeat(first - ahead, counts)
+    return rows, np.repeat(np.asarray(numbers), counts), unit[rows]

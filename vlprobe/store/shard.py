@@ -146,8 +146,17 @@ class Shard:
         """Return question -> why the model could not take it."""
         return self._sections.get(section, {}).get("skipped", {})
 
-    def read(self, section: str, name: str) -> np.ndarray:
+    def shape(self, section: str, name: str) -> tuple[int, ...]:
+        """Return the shape of one tensor."""
+        return tuple(self._tensors[f"{section}/{name}"]["shape"])
+
+    def read(self, section: str, name: str, into: np.ndarray | None = None) -> np.ndarray:
         """Return one tensor of one section.
+
+        Args:
+            section: its name.
+            name: of the tensor.
+            into: (byte,) uint8 memory, large enough, that the tensor is to lie in: fresh memory costs time.
 
         Raises:
             Damaged: it is not what was written.
@@ -158,10 +167,12 @@ class Shard:
             kind, (start, end) = np.dtype(TYPES[about["dtype"]]), about["data_offsets"]
             if end - start != math.prod(about["shape"]) * kind.itemsize:
                 raise Damaged(self.path, f"tensor {key} is not as long as its shape says")
-            array = np.empty(about["shape"], kind)
+            if into is None:
+                into = np.empty(end - start, np.uint8)
+            array = into[: end - start].view(kind).reshape(about["shape"])
             with self.path.open("rb", buffering=0) as file:
                 file.seek(self._first + start)
-                view, done = array.reshape(-1).view(np.uint8).data, 0
+                view, done = into[: end - start].data, 0
                 while done < array.nbytes:  # one call reads 2 GiB at most
                     if not (got := file.readinto(view[done:])):
                         raise Damaged(self.path, f"it ends inside tensor {key}")
