@@ -49,7 +49,7 @@ class StudyFile(Settings):
     limit: int | None = Field(default=None, ge=2)
     """Use at most so many examples of each split."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What models compute in: bfloat16 is twice as fast where the hardware has it, and moves scores a little."""
+    """What models compute in: bfloat16 is faster where hardware has it, and moves scores: benchmarks/precision.md."""
     dtype: Literal["float32", "float16"] = "float32"
     """The number format that representations are kept in: half the disk in float16, each number good to 5 in 10,000."""
     store: str | None = None
