@@ -58,6 +58,23 @@ def at_half(data, changed):
     return data[:half] + changed + data[half + len(changed) :]
 
 
+def test_what_is_written_later_is_answered_as_if_it_had_been_there(tmp_path):
+    """An index that was made grows with the shards; it is the one that a store makes that sees them all at once."""
+    store, later = Store(tmp_path), tuple(f"{number:032x}" for number in (2, 7, 8))
+    store.write("a" * 64, "2" * 64, {"s": section()})
+    assert set(store.held("a" * 64, "s")) == set(NAMES)
+    store.write("a" * 64, "1" * 64, {"s": replace(section(), questions=later), "t": section()})
+    for name in ("s", "t"):
+        seen, anew = (each.held("a" * 64, name) for each in (store, Store(tmp_path)))
+        assert {q: (shard.path, place) for q, (shard, place) in seen.items()} == {
+            q: (shard.path, place) for q, (shard, place) in anew.items()
+        }
+    assert store.held("a" * 64, "s")[later[0]][0].path.name.startswith("1")
+    shards(tmp_path)[0].unlink()
+    store.refresh("a" * 64)
+    assert set(store.held("a" * 64, "s")) == set(NAMES)
+
+
 DAMAGE = {
     "cut short": lambda data: data[:-10],
     "longer": lambda data: data + b"0",

@@ -141,9 +141,10 @@ def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, ba
 
 def _lacks(cell: Cell, results: Results, store: Store) -> bool:
     """Say whether results of a cell are missing, damaged ones included."""
-    for wanted in cell.wanted(store):
-        results.check(wanted.key)
-    return any(wanted.key not in results.known for wanted in cell.wanted(store))
+    keys = [wanted.key for wanted in cell.wanted(store)]
+    for key in keys:
+        results.check(key)
+    return any(key not in results.known for key in keys)
 
 
 def _run_cell(

@@ -81,20 +81,24 @@ class Store:
             return
         for path in gone:
             del self._opened[path]
+        if gone:
+            self._held = {key: known for key, known in self._held.items() if key[0] != home}
+        indices = [(section, known) for (whose, section), known in self._held.items() if whose == home]
         for path in new:
             try:
-                self._opened[path] = Shard(path)
+                shard = self._opened[path] = Shard(path)
             except Damaged:
                 path.unlink(missing_ok=True)
-        self._held = {key: known for key, known in self._held.items() if key[0] != home}
+                continue
+            for section, known in indices:  # added to, not made anew: a long run comes here once a shard
+                _index(shard, section, known)
 
     def held(self, home: str, section: str) -> Mapping[str, tuple[Shard, int]]:
         """Return question -> the shard that answers it, and its place there; of several shards, the first by name."""
         if (home, section) not in self._held:
             known: dict[str, tuple[Shard, int]] = {}
             for shard in self._shards(home):
-                for place, question in enumerate(shard.questions(section)):
-                    known.setdefault(question, (shard, place))
+                _index(shard, section, known)
             self._held[home, section] = known
         return self._held[home, section]
 
@@ -168,6 +172,13 @@ class Store:
         if not any(path.parent == folder for path in self._opened):
             self.refresh(home)
         yield from (self._opened[path] for path in sorted(self._opened) if path.parent == folder)
+
+
+def _index(shard: Shard, section: str, known: dict[str, tuple[Shard, int]]) -> None:
+    """Add the questions that a shard answers; of several shards, the first by name answers."""
+    for place, question in enumerate(shard.questions(section)):
+        if question not in known or shard.path < known[question][0].path:
+            known[question] = shard, place
 
 
 def _places(
