@@ -12,11 +12,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlprobe.scenes.captions import MASK
 from vlprobe.scenes.drawing import draw
 from vlprobe.scenes.scene import sample
 from vlprobe.scenes.tasks import RECIPES, WORLD, example
-from vlprobe.types import Example
+from vlprobe.types import MASK, Example
 
 SEED = 0
 SHOWN = {

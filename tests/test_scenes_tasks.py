@@ -18,12 +18,12 @@ from vlprobe import load_task
 from vlprobe.errors import StudyError
 from vlprobe.images import open_image
 from vlprobe.scenes import tasks as made
-from vlprobe.scenes.captions import MASK
 from vlprobe.scenes.drawing import draw
 from vlprobe.scenes.scene import sample
 from vlprobe.scenes.tasks import RECIPES, examples
 from vlprobe.splits import cut
 from vlprobe.tasks import words as spans
+from vlprobe.types import MASK
 
 LANGUAGE = ("pos-tagging", "bigram-shift")
 REGIONS = "thing-color"

@@ -13,9 +13,9 @@ from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
-from vlprobe.encoders.taps import residual_blocks, tap
+from vlprobe.encoders.taps import tap
 from vlprobe.encoders.text import TextReader
-from vlprobe.encoders.towers import Towers, addresses
+from vlprobe.encoders.towers import Towers, addresses, blocks_of
 from vlprobe.errors import CheckpointError
 
 CLASSES = {"siglip": "SiglipModel", "siglip2": "Siglip2Model"}
@@ -50,10 +50,7 @@ class Siglip(Towers):
         loaded = load_network(checkpoint, CLASSES, device)
         self.model, self.device, self.left_out = loaded.model, device, loaded.left_out
         text, image = self.model.config.text_config, self.model.config.vision_config
-        self.blocks = {
-            stream: residual_blocks(self.model, (f"{tower}.encoder.layers",), config.num_hidden_layers)
-            for stream, tower, config in (("language", "text_model", text), ("vision", "vision_model", image))
-        }
+        self.blocks = blocks_of(self.model)
         # Not the class that its configuration names: SigLIP's gives no offsets, Gemma's sets special tokens by itself.
         tokenizer = load_tokenizer(checkpoint, text.vocab_size, kind="PreTrainedTokenizerFast")
         _prepare(checkpoint, tokenizer)

@@ -11,7 +11,7 @@ import torch
 
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.pixels import Grid, ImageReader, Size
-from vlprobe.encoders.taps import pooled
+from vlprobe.encoders.taps import pooled, residual_blocks
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
@@ -106,6 +106,16 @@ class Towers(Encoder):
                 states = self.vision(grid)
             hidden += [_hidden(layer, state, grid.role, grid.word, grid.box) for layer, state in states.items()]
         return hidden
+
+
+def blocks_of(model: Any) -> dict[str, list[torch.nn.Module]]:
+    """Return stream -> the blocks of its tower, as CLIP's kin name them."""
+    config = model.config
+    towers = (("language", "text_model", config.text_config), ("vision", "vision_model", config.vision_config))
+    return {
+        stream: residual_blocks(model, (f"{name}.encoder.layers",), tower.num_hidden_layers)
+        for stream, name, tower in towers
+    }
 
 
 def addresses(stream: str, config: Any) -> dict[str, int]:

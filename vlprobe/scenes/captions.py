@@ -18,8 +18,6 @@ OPPOSITES = {
 }  # fmt: skip
 TAGS = tuple("ADJ ADP ADV AUX CCONJ DET NOUN NUM PART PRON PROPN PUNCT SCONJ VERB".split())
 """The universal parts of speech that captions have."""
-MASK = "[MASK]"
-"""What stands for a masked word, as in `Example.text`."""
 APART = 0.22
 """Centres that are so far apart along an axis, as a fraction of the picture, are told apart in words."""
 SIDE = 0.38

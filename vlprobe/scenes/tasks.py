@@ -15,7 +15,6 @@ import numpy as np
 
 from vlprobe.digest import generator
 from vlprobe.scenes.captions import (
-    MASK,
     TAGS,
     Caption,
     blank,
@@ -30,7 +29,7 @@ from vlprobe.scenes.captions import (
 )
 from vlprobe.scenes.drawing import encoded
 from vlprobe.scenes.scene import COLOURS, SHAPES, Scene, sample
-from vlprobe.types import Example, Level, Target, Unit
+from vlprobe.types import MASK, Example, Level, Target, Unit
 
 WORLD = "tasks"
 """The world that all tasks are about; models are trained in others."""
