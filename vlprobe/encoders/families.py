@@ -1,0 +1,116 @@
+"""The table of families: whom we can ask. Importing this loads neither torch nor transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlprobe.types import Modality
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the table of families."""
+
+    module: str
+    """Where its class is; imported when it is first loaded."""
+    kind: str
+    """Name of the class, built from a `Checkpoint` and a device."""
+    types: tuple[str, ...]
+    """What `model_type` in config.json it reads."""
+    modalities: tuple[Modality, ...]
+    """What it reads."""
+    layers: str
+    """Its layer addresses, in words."""
+    about: str
+    """One line."""
+    originals: tuple[str, ...] = ()
+    """Suffixes of the files that its authors released, where they are read too."""
+    hub: bool = True
+    """Whether transformers has a layout for it, in which it stands on the hub."""
+    regions: bool = False
+    """Whether it reads region features; its class then takes their source as a third argument."""
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        module="vlprobe.encoders.bert",
+        kind="Bert",
+        types=("bert", "roberta", "electra"),
+        modalities=("text",),
+        layers="language.0-n, language.pooler",
+        about="BERT, RoBERTa, ELECTRA: text encoders",
+    ),
+    "vit": Family(
+        module="vlprobe.encoders.vit",
+        kind="ViT",
+        types=("vit", "deit", "dinov2", "dinov2_with_registers"),
+        modalities=("image",),
+        layers="vision.0-n, vision.norm, vision.pooler",
+        about="ViT, DeiT, DINOv2: vision transformers over patches",
+    ),
+    "resnet": Family(
+        module="vlprobe.encoders.resnet",
+        kind="ResNet",
+        types=("resnet",),
+        modalities=("image",),
+        layers="vision.0-n, vision.pooler",
+        about="ResNet: a convolutional network, every residual block a layer",
+    ),
+    "vilt": Family(
+        module="vlprobe.encoders.vilt",
+        kind="Vilt",
+        types=("vilt",),
+        modalities=("text", "image"),
+        layers="joint.0-n, joint.norm, joint.pooler",
+        about="ViLT: text and image patches in one stream",
+        originals=(".ckpt",),
+    ),
+    "uniter": Family(
+        module="vlprobe.encoders.uniter",
+        kind="Uniter",
+        types=("uniter",),
+        modalities=("text", "image"),
+        layers="regions.0, joint.0-n, joint.pooler",
+        about="UNITER: text and image regions in one stream",
+        originals=(".pt", ".safetensors"),
+        hub=False,
+        regions=True,
+    ),
+    "lxmert": Family(
+        module="vlprobe.encoders.lxmert",
+        kind="Lxmert",
+        types=("lxmert",),
+        modalities=("text", "image"),
+        layers="regions.0, language.0-n, vision.0-m, language.pooler",
+        about="LXMERT: text and image regions in two streams that meet",
+        originals=(".pth",),
+        regions=True,
+    ),
+    "clip": Family(
+        module="vlprobe.encoders.clip",
+        kind="Clip",
+        types=("clip",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.pooler, language.projection, "
+        "vision.0-m, vision.norm, vision.pooler, vision.projection",
+        about="CLIP: a text and an image tower that never meet",
+    ),
+    "siglip": Family(
+        module="vlprobe.encoders.siglip",
+        kind="Siglip",
+        types=("siglip",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.pooler, language.projection, "
+        "vision.0-m, vision.norm, vision.pooler",
+        about="SigLIP, SigLIP 2 of one image size: a text and an image tower that never meet",
+    ),
+    "siglip2": Family(
+        module="vlprobe.encoders.siglip2",
+        kind="Siglip2",
+        types=("siglip2",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.pooler, language.projection, "
+        "vision.0-m, vision.norm, vision.pooler",
+        about="SigLIP 2 of any image size (NaFlex)",
+    ),
+}
