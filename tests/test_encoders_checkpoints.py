@@ -128,8 +128,8 @@ def test_another_family_is_named(copy):
         f"bert:{folder}", "model type 'vit', and family bert reads bert, roberta, electra", f"load it as vit:{folder}"
     )
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
-    refused(f"vit:{folder}", "model type 'gpt2'", "no family of vlprobe reads that")
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
+    refused(f"vit:{folder}", "model type 't5'", "no family of vlprobe reads that")
     (folder / "config.json").write_text(json.dumps({"hidden_size": 16}))
     refused(f"vit:{folder}", "states no model_type", "vit, deit")
 
@@ -185,6 +185,14 @@ def test_a_tokenizer_of_another_model(copy):
     folder = copy("bert")
     (folder / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY, "one", "two", "three"]))
     refused(f"bert:{folder}", "is not the model's")
+
+
+def test_a_vocabulary_of_sentencepiece_alone_names_what_reads_it(copy, monkeypatch):
+    folder = copy("bert")
+    (folder / "vocab.txt").unlink()
+    (folder / "spm.model").write_text("x")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused(f"bert:{folder}", "is spm.model, which takes sentencepiece to read: pip install 'vlprobe[sentencepiece]'")
 
 
 def test_a_shard_that_is_absent(copy):
@@ -310,13 +318,13 @@ def test_what_is_fetched_from_the_hub(copy, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     load_model("bert:acme/tiny@v1", device="cpu")
-    assert calls == [("acme/tiny", "v1", ["*.json", "*.txt", "*.safetensors"])]
+    assert calls == [("acme/tiny", "v1", ["*.json", "*.txt", "*.model", "*.safetensors"])]
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     load_model("bert:acme/tiny", device="cpu")
-    assert [call[2] for call in calls[1:]] == [["*.json", "*.txt", "*.safetensors"], ["pytorch_model*"]]
+    assert [call[2] for call in calls[1:]] == [["*.json", "*.txt", "*.model", "*.safetensors"], ["pytorch_model*"]]
     load_model({"model": "bert:acme/tiny", "weights": "random", "trust_remote_code": True}, device="cpu")
-    assert calls[-1][2] == ["*.json", "*.txt", "*.py"]
+    assert calls[-1][2] == ["*.json", "*.txt", "*.model", "*.py"]
 
 
 # --- what a study may say

@@ -9,6 +9,7 @@ import torch
 
 import tiny_checkpoints as tiny
 from vlprobe.encoders import FAMILIES, load_model
+from vlprobe.encoders.decoder import Decoder
 from vlprobe.encoders.towers import VECTORS, Towers
 from vlprobe.errors import BadRow
 from vlprobe.types import ROLES
@@ -93,6 +94,9 @@ def test_one_cls_at_most_and_it_is_the_first(model):
         if wordless:
             assert np.isin(one.role, (REGION, NONE)).all()
             assert (one.role == REGION).any(1).all()
+        elif isinstance(model, Decoder):  # nothing was made to stand for the text
+            assert np.isin(one.role, (WORD, NONE)).all()
+            assert ((one.role == WORD).sum(1) > 0).all()
         elif "text" in model.modalities and not one.layer.endswith(".pooler"):
             assert (one.role[:, 0] == CLS).all()
             assert ((one.role == WORD).sum(1) > 0).all()

@@ -1,5 +1,7 @@
 """Layer k is the residual stream after block k: transformers' own hidden states as referees."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ def close(hidden, name, wanted):
     torch.testing.assert_close({one.layer: one.states for one in hidden}[name], wanted, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "deberta", "deberta-v2", "modernbert"])
 def test_text_encoders(model_type, tmp_path):
     folder = tiny.make(model_type, tmp_path)
     hidden = load_model(f"bert:{folder}", device="cpu").encode([tiny.example("0", "two cats sit on a mat")])
@@ -23,11 +25,30 @@ def test_text_encoders(model_type, tmp_path):
         referee = getattr(hf, tiny.CLASSES[model_type]).from_pretrained(folder, attn_implementation="eager").eval()
         inputs = hf.AutoTokenizer.from_pretrained(folder)(["two cats sit on a mat"], return_tensors="pt")
         output = referee(**inputs, output_hidden_states=True)
+    last = "language.norm" if model_type == "modernbert" else "language.3"  # transformers' last one is normed
+    for layer, states in zip(["language.0", "language.1", "language.2", last], output.hidden_states, strict=True):
+        close(hidden, layer, states)
+    if model_type in ("bert", "roberta"):
+        close(hidden, "language.pooler", output.pooler_output[:, None])
+    if model_type == "modernbert":
+        with torch.inference_mode():
+            close(hidden, "language.norm", referee.final_norm(hidden[3].states))
+
+
+def test_the_convolution_of_larger_debertas_is_part_of_layer_1(tmp_path):
+    folder = tiny.make("deberta-v2", tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"conv_kernel_size": 3, "conv_act": "gelu"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with quiet():
+        referee = hf.DebertaV2Model(hf.AutoConfig.from_pretrained(folder)).eval()
+        referee.save_pretrained(folder)
+        inputs = hf.AutoTokenizer.from_pretrained(folder)(["two cats sit on a mat"], return_tensors="pt")
+    hidden = load_model(f"bert:{folder}", device="cpu").encode([tiny.example("0", "two cats sit on a mat")])
+    with torch.inference_mode():
+        output = referee(**inputs, output_hidden_states=True)
+    assert len(output.hidden_states) == len(hidden) == 4
     for block, states in enumerate(output.hidden_states):
         close(hidden, f"language.{block}", states)
-    assert len(output.hidden_states) == 4
-    if model_type != "electra":
-        close(hidden, "language.pooler", output.pooler_output[:, None])
 
 
 @pytest.mark.parametrize("model_type", ["vit", "deit", "dinov2", "dinov2_with_registers"])

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 import transformers as hf
 from PIL import Image
-from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import tiny_texts
+from tiny_texts import LETTERS, WORDS
+from vlprobe.encoders import FAMILIES
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.encoders.uniter import UniterNetwork
 from vlprobe.images import open_image
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Regions
 
-WORDS = ["a", "dog", "sits", "on", "the", "mat", "two", "cats", "sit", "by", "red", "chairs"]
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = [
     "[PAD]",
     "[UNK]",
@@ -104,8 +105,7 @@ PROCESSORS = {
     "clip": lambda: hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
 }
 PROCESSORS["dinov2_with_registers"] = PROCESSORS["dinov2"]
-TEXTS = ("bert", "roberta", "electra", "vilt", "uniter", "lxmert")
-FAMILY = {"roberta": "bert", "electra": "bert", "deit": "vit", "dinov2": "vit", "dinov2_with_registers": "vit"}
+FAMILY = {model_type: family for family, row in FAMILIES.items() for model_type in row.types}
 
 
 def clip_vocabulary() -> dict[str, int]:
@@ -155,6 +155,27 @@ def save_siglip_tokenizer(folder: Path, version: int = 1) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
+def save_wordpieces(folder: Path, lower: bool = True) -> None:
+    """Write a vocabulary as BERT's."""
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+TOKENIZERS = {
+    **dict.fromkeys(("bert", "electra", "vilt", "lxmert"), save_wordpieces),
+    "uniter": lambda folder: save_wordpieces(folder, lower=False),
+    "roberta": lambda folder: tiny_texts.save_byte_pairs(folder, "<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    "clip": lambda folder: hf.CLIPTokenizer(vocab=clip_vocabulary(), merges=CLIP_MERGES).save_pretrained(folder),
+    "siglip": save_siglip_tokenizer,
+    "siglip2": lambda folder: save_siglip_tokenizer(folder, 2),
+}
+for table in (tiny_texts,):
+    CONFIGS |= table.CONFIGS
+    CLASSES |= table.CLASSES
+    TOKENIZERS |= table.TOKENIZERS
+
+
 def make(model_type: str, folder: Path, head: str | None = None) -> Path:
     """Write a checkpoint into `folder`: config, random weights of plain size, tokenizer, preprocessor."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,20 +199,8 @@ def make(model_type: str, folder: Path, head: str | None = None) -> Path:
             model.save_pretrained(folder)
         if model_type in PROCESSORS:
             PROCESSORS[model_type]().save_pretrained(folder)
-    if model_type == "roberta":
-        bpe = ByteLevelBPETokenizer()
-        specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        bpe.train_from_iterator([" ".join(WORDS)] * 3, vocab_size=310, special_tokens=specials, show_progress=False)
-        bpe.save_model(str(folder))
-    elif model_type == "clip":
-        hf.CLIPTokenizer(vocab=clip_vocabulary(), merges=CLIP_MERGES).save_pretrained(folder)
-    elif model_type in ("siglip", "siglip2"):
-        save_siglip_tokenizer(folder, 1 if model_type == "siglip" else 2)
-    elif model_type in TEXTS:
-        (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
-        (folder / "tokenizer_config.json").write_text(
-            json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": model_type != "uniter"})
-        )
+    if model_type in TOKENIZERS:
+        TOKENIZERS[model_type](folder)
     return folder
 
 

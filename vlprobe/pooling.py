@@ -13,9 +13,10 @@ from vlprobe.types import ROLES, Example, Hidden, Modality, Unit
 
 POOLINGS: dict[Unit, dict[str, str]] = {
     "input": {
-        "auto": "cls where the layer has one, else the mean over patches or regions",
+        "auto": "cls where the layer has one, else the mean over patches, regions or words",
         "cls": "the position that the model pools: [CLS], CLIP's end of text, SigLIP's last; of a pooler, its one",
         "words": "mean over all word pieces of the text",
+        "last": "the last word piece of the text, which in a decoder has seen them all",
         "patches": "mean over all patches of the image",
         "regions": "mean over all regions of the image",
     },
@@ -31,6 +32,7 @@ POOLINGS: dict[Unit, dict[str, str]] = {
 
 SIDES: dict[str, Modality] = {
     "words": "text",
+    "last": "text",
     "patches": "image",
     "regions": "image",
     "first": "text",
@@ -142,6 +144,12 @@ def _first_of_all(hidden: Hidden, positions: np.ndarray, i: int, example: Exampl
     return _normalised(first, example, "has no [CLS] position")
 
 
+def _last_of_all(hidden: Hidden, positions: np.ndarray, i: int, example: Example, k: int) -> np.ndarray:
+    last = np.zeros(positions.shape[1], dtype=bool)
+    last[np.flatnonzero(positions[i])[-1:]] = True
+    return _normalised(last, example, "has no such position")
+
+
 def _pieces(hidden: Hidden, positions: np.ndarray, i: int, example: Example, k: int) -> np.ndarray:
     pieces = positions[i] & (hidden.word[i] == k)
     return _normalised(pieces, example, f"has no piece for word {k + 1}{_quoted(example, k)}")
@@ -185,6 +193,7 @@ def _quoted(example: Example, k: int) -> str:
 _POSITIONS = {
     "cls": _having("cls"),
     "words": _having("word"),
+    "last": _having("word"),
     "patches": _having("patch"),
     "regions": _having("region"),
     "first": _having("word"),
@@ -194,6 +203,7 @@ _POSITIONS = {
 _WEIGHTS = {
     "cls": _first_of_all,
     "words": _mean,
+    "last": _last_of_all,
     "patches": _mean,
     "regions": _mean,
     "first": _first_piece,

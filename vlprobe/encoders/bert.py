@@ -1,8 +1,9 @@
-"""BERT and its kin (RoBERTa, ELECTRA): text only, one stream `language`."""
+"""BERT and its kin (RoBERTa, ELECTRA, DeBERTa, ModernBERT): text only, one stream `language`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,19 +11,30 @@ import torch
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
-from vlprobe.encoders.taps import pooled, residual_blocks, tap
+from vlprobe.encoders.taps import outputs, pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden
 
-CLASSES = {"bert": "BertModel", "roberta": "RobertaModel", "electra": "ElectraModel"}
+CLASSES = {
+    "bert": "BertModel",
+    "roberta": "RobertaModel",
+    "electra": "ElectraModel",
+    "deberta": "DebertaModel",
+    "deberta-v2": "DebertaV2Model",
+    "modernbert": "ModernBertModel",
+}
+POOLING = ("bert", "roberta")
+"""Model types that were given a pooler."""
 
 
 class Bert(Encoder):
-    """A post-norm text encoder: `language.0` to `language.n`, and `language.pooler` where it has one.
+    """A text encoder: `language.0` to `language.n`, `language.norm`, and `language.pooler` where it has one.
 
-    There is no `language.norm`: every block ends with its own LayerNorm (Devlin et al. 2019).
+    Only ModernBERT has a `language.norm`: every block of the others ends with its own LayerNorm (Devlin et al. 2019).
+    DeBERTa v2 of the larger sizes adds a convolution of the embeddings to what block 1 puts out; `language.1` holds it,
+    as it is what block 2 reads.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or has no fitting tokenizer.
@@ -30,25 +42,36 @@ class Bert(Encoder):
 
     modalities = ("text",)
     needs = ("text",)
+    classes: ClassVar[Mapping[str, str]] = CLASSES
+    """Model type -> class of transformers."""
+    places: ClassVar[tuple[str, ...]] = ("encoder.layer", "layers")
+    """Where the blocks are."""
+    norms: ClassVar[tuple[str, ...]] = ("final_norm",)
+    """Where a norm behind the last block is, if there is one."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        loaded = load_network(checkpoint, CLASSES, device)
+        loaded = load_network(checkpoint, self.classes, device)
         self.model, self.device, self.pooler = loaded.model, device, loaded.pooler
         config = self.model.config
-        self.blocks = residual_blocks(self.model, ("encoder.layer", "layers"), config.num_hidden_layers)
+        self.blocks = residual_blocks(self.model, self.places, config.num_hidden_layers)
+        convolution = getattr(getattr(self.model, "encoder", None), "conv", None)  # DeBERTa v2, of xlarge and xxlarge
+        self.second = [] if convolution is None else [(convolution, 0)]
+        self.normed = any(getattr(self.model, name, None) is not None for name in self.norms)
         # RoBERTa numbers its positions from pad_token_id + 1 on (fairseq), so 514 rows are 512 tokens.
         skipped = config.pad_token_id + 1 if checkpoint.model_type == "roberta" else 0
         tokenizer = load_tokenizer(checkpoint, config.vocab_size)
+        if not self.masks:
+            tokenizer.mask_token = None  # it was trained without one, whatever a tokenizer's file may name
         self.reader = TextReader(tokenizer, config.max_position_embeddings - skipped)
-        self.layers = {f"language.{index}": config.hidden_size for index in range(len(self.blocks) + 1)}
+        names = [*(f"language.{index}" for index in range(len(self.blocks) + 1))]
+        names += ["language.norm"] * self.normed + ["language.pooler"] * self.pooler
+        self.layers = dict.fromkeys(names, config.hidden_size)
         self.left_out = loaded.left_out
-        if self.pooler:
-            self.layers["language.pooler"] = config.hidden_size
-        elif checkpoint.model_type != "electra":  # which was never given one
+        if checkpoint.model_type in POOLING and not self.pooler:
             self.left_out += ("language.pooler is not offered: the checkpoint has no weights for it",)
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
-        """Return the residual stream over [CLS] text [SEP], then the pooler's output.
+        """Return the residual stream over the text and the tokens around it, what is normed, the pooler's output.
 
         Raises:
             BadRow: no text, more tokens than the model has positions, or a masked word and no mask token.
@@ -59,10 +82,21 @@ class Bert(Encoder):
                     example.place or example.id, f"example {example.id} has no text, and this model reads text"
                 )
         pieces = self.reader.read(batch)
-        with as_asked(self.device), tap(self.blocks) as states:
-            output = self.model(input_ids=pieces.ids.to(self.device), attention_mask=pieces.mask.long().to(self.device))
+        with as_asked(self.device), tap(self.blocks) as states, outputs(self.second) as second:
+            output = self.run(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
+        states[1:2] = second or states[1:2]
         nowhere = np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
-        hidden = [
-            Hidden(f"language.{index}", state, pieces.role, pieces.word, nowhere) for index, state in enumerate(states)
-        ]
+        named = {f"language.{index}": state for index, state in enumerate(states)}
+        if self.normed:
+            named["language.norm"] = output.last_hidden_state
+        hidden = [Hidden(layer, state, pieces.role, pieces.word, nowhere) for layer, state in named.items()]
         return hidden + ([pooled("language.pooler", output.pooler_output)] if self.pooler else [])
+
+    def run(self, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        """Run the model.
+
+        Args:
+            ids: (batch, position) token ids.
+            mask: (batch, position) int64, 0 is padding.
+        """
+        return self.model(input_ids=ids, attention_mask=mask)

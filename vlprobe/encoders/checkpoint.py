@@ -30,6 +30,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "spm.model",
+    "tokenizer.model",
 )
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -175,7 +177,7 @@ def download(source: str, revision: str | None, *, weights: bool, code: bool) ->
     Raises:
         CheckpointError: no such repository or revision, or no connection and not in the cache.
     """
-    patterns = ["*.json", "*.txt", *(["*.safetensors"] if weights else []), *(["*.py"] if code else [])]
+    patterns = ["*.json", "*.txt", "*.model", *(["*.safetensors"] if weights else []), *(["*.py"] if code else [])]
     options: dict[str, Any] = {"revision": revision, "ignore_patterns": ["*/*"]}
     try:
         with quiet():

@@ -35,10 +35,18 @@ FAMILIES: dict[str, Family] = {
     "bert": Family(
         module="vlprobe.encoders.bert",
         kind="Bert",
-        types=("bert", "roberta", "electra"),
+        types=("bert", "roberta", "electra", "deberta", "deberta-v2", "modernbert"),
         modalities=("text",),
-        layers="language.0-n, language.pooler",
-        about="BERT, RoBERTa, ELECTRA: text encoders",
+        layers="language.0-n, language.norm, language.pooler",
+        about="BERT, RoBERTa, ELECTRA, DeBERTa (v1 to v3), ModernBERT: text encoders",
+    ),
+    "decoder": Family(
+        module="vlprobe.encoders.decoder",
+        kind="Decoder",
+        types=("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"),
+        modalities=("text",),
+        layers="language.0-n, language.norm",
+        about="GPT-2, Pythia, Llama, Mistral, Qwen: language models that read from left to right",
     ),
     "vit": Family(
         module="vlprobe.encoders.vit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import re
 import struct
@@ -130,11 +131,17 @@ def load_tokenizer(checkpoint: Checkpoint, vocabulary: int, bert: str = "", kind
     place = checkpoint.tokenizer
     there = {file.name for file in named(place, TOKENIZER_FILES)}
     # Without a vocabulary, transformers 5 makes a BERT tokenizer of its five special tokens, and says nothing.
-    if not there & {"tokenizer.json", "vocab.txt"} and not {"vocab.json", "merges.txt"} <= there:
+    sentences = there & {"spm.model", "tokenizer.model"}
+    if not there & {"tokenizer.json", "vocab.txt"} and not {"vocab.json", "merges.txt"} <= there and not sentences:
         raise CheckpointError(
             f"{checkpoint.source}: {place} holds no tokenizer (tokenizer.json, vocab.txt, or vocab.json with "
             "merges.txt); name a folder that does with the model's `tokenizer`"
             + (f": that of {bert} is the model's" if bert else "")
+        )
+    if sentences and "tokenizer.json" not in there and importlib.util.find_spec("sentencepiece") is None:
+        raise CheckpointError(
+            f"{checkpoint.source}: the tokenizer in {place} is {min(sentences)}, which takes sentencepiece to read: "
+            "pip install 'vlprobe[sentencepiece]'"
         )
     try:
         with quiet():

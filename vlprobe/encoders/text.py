@@ -53,8 +53,8 @@ class TextReader:
         """Cut the texts of a batch into pieces; no text is read as an empty one.
 
         Raises:
-            BadRow: a text is longer than the model takes (it is never cut), or has a masked word that the
-                tokenizer has no token for.
+            BadRow: a text is longer than the model takes (it is never cut), has no tokens, or has a masked word that
+                the tokenizer has no token for.
         """
         texts, spans = zip(*(self._own_notation(example) for example in batch), strict=True)
         # verbose=False: the length is our own business, below; padding is done here because a tokenizer.json may
@@ -74,6 +74,8 @@ class TextReader:
                     f"the text of example {example.id} has {len(ids)} tokens (specials included); the model takes at "
                     f"most {self.limit}: shorten it, or leave the row out",
                 )
+            if not ids:  # GPT-2's tokenizer sets nothing around a text
+                raise BadRow(example.place or example.id, f"the text of example {example.id} is empty: no tokens")
         longest = self.limit if self.fill else max(len(ids) for ids in encoded["input_ids"])
         shape = (len(batch), longest)
         ids = np.full(shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
