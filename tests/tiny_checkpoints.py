@@ -10,6 +10,7 @@ import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import tiny_generative
 import tiny_texts
 from tiny_texts import LETTERS, WORDS
 from vlprobe.encoders import FAMILIES
@@ -170,10 +171,11 @@ TOKENIZERS = {
     "siglip": save_siglip_tokenizer,
     "siglip2": lambda folder: save_siglip_tokenizer(folder, 2),
 }
-for table in (tiny_texts,):
+for table in (tiny_texts, tiny_generative):
     CONFIGS |= table.CONFIGS
     CLASSES |= table.CLASSES
     TOKENIZERS |= table.TOKENIZERS
+PROCESSORS |= tiny_generative.PROCESSORS
 
 
 def make(model_type: str, folder: Path, head: str | None = None) -> Path:

@@ -14,7 +14,8 @@ from vlprobe.types import ROLES, Example, Hidden, Modality, Unit
 POOLINGS: dict[Unit, dict[str, str]] = {
     "input": {
         "auto": "cls where the layer has one, else the mean over patches, regions or words",
-        "cls": "the position that the model pools: [CLS], CLIP's end of text, SigLIP's last; of a pooler, its one",
+        "cls": "the position that the model pools: [CLS], CLIP's end of text, SigLIP's last; of a pooler, its one; "
+        "the last of a generative model's prompt",
         "words": "mean over all word pieces of the text",
         "last": "the last word piece of the text, which in a decoder has seen them all",
         "patches": "mean over all patches of the image",

@@ -44,6 +44,7 @@ def _model(model: Encoder) -> dict[str, Any]:
         "family": type(model).__name__,
         "stage": model.stage,
         "revision": model.revision,
+        "usage": dict(model.usage),
         "layers": dict(model.layers),
         "left_out": list(model.left_out),
     }

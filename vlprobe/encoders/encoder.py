@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 from vlprobe.types import Example, Hidden, Modality
@@ -37,7 +38,10 @@ class Encoder(ABC):
     stage: str = "pretrained"
     """What the checkpoint was trained for."""
     revision: str = ""
-    """Hub commit, or sha256 over the checkpoint's files: the same revision gives the same states."""
+    """Hub commit, or sha256 over the checkpoint's files: the same revision and usage give the same states."""
+    usage: Mapping[str, str] = MappingProxyType({})
+    """How the checkpoint is used where its files leave that open, as the `prompt` of a generative model: part of the
+    address of its features."""
     left_out: tuple[str, ...] = ()
     """Weights of the checkpoint that are not used (heads), and layers that it does not bring (pooler)."""
 

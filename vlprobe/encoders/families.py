@@ -121,4 +121,12 @@ FAMILIES: dict[str, Family] = {
         "vision.0-m, vision.norm, vision.pooler",
         about="SigLIP 2 of any image size (NaFlex)",
     ),
+    "llava": Family(
+        module="vlprobe.encoders.generative",
+        kind="Generative",
+        types=("llava",),
+        modalities=("text", "image"),
+        layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
+        about="LLaVA-1.5: a language model that reads an image as tokens among its words",
+    ),
 }

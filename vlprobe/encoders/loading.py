@@ -30,6 +30,8 @@ from vlprobe.errors import CheckpointError
 
 UNUSED = re.compile(r"(position_ids|token_type_ids|mask_token|num_batches_tracked)$")
 """Names of tensors that no probed layer reads: counters, buffers that are constants, the token of masked images."""
+INNER_HEAD = re.compile(r"^.*\.(?=lm_head\.)")
+"""What stands before a head that some checkpoints keep inside the encoder: LLaVA's `language_model.lm_head`."""
 UNREADABLE = (
     OSError,
     ValueError,
@@ -286,4 +288,4 @@ def _inside(model: Any, name: str) -> str:
 
 
 def _outside(model: Any, name: str) -> str:
-    return str(name).removeprefix(f"{model.base_model_prefix}.")
+    return INNER_HEAD.sub("", str(name).removeprefix(f"{model.base_model_prefix}."))

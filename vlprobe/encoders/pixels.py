@@ -20,8 +20,12 @@ PLAIN = (
     "BitImageProcessorPil",
     "CLIPImageProcessorPil",
     "SiglipImageProcessorPil",
+    "Gemma3ImageProcessorPil",
+    "LlavaImageProcessorPil",
 )
 """Image processors that resize by the rules of `size`, then crop the middle by `crop_size`."""
+SQUARE = "LlavaImageProcessorPil"
+"""Pads an image to a square, if it is told to, before it does what the plain ones do."""
 CROP_PCT = "ConvNextImageProcessorPil"
 """Resizes below 384 pixels to shortest_edge / crop_pct and crops the middle square, else warps to a square."""
 VILT = "ViltImageProcessorPil"
@@ -37,9 +41,9 @@ Size = tuple[int, int]
 class Frame:
     """Where the processed pixels lie in the resized image, all in pixels (height first)."""
 
-    resized: tuple[int, int]
-    """Height and width of the whole image after resizing."""
-    origin: tuple[int, int]
+    resized: tuple[float, float]
+    """Height and width of the whole image after resizing; no whole numbers where it was resized with padding."""
+    origin: tuple[float, float]
     """Top and left of the crop in the resized image; negative where the crop was padded."""
     canvas: tuple[int, int]
     """Height and width of what reaches the model."""
@@ -115,7 +119,7 @@ class ImageReader:
             )
         self.processor = processor
         self.place = place
-        self._ahead = Ahead(_Reading(processor, place), workers)
+        self._ahead = Ahead(Reading(processor, place), workers)
 
     def ahead(self, batch: Sequence[Example]) -> None:
         """Begin to read the images of a batch that comes later."""
@@ -176,8 +180,32 @@ class ImageReader:
         return Grid(pixels, role, np.full(role.shape, -1, dtype=np.int32), box)
 
 
+def processed(processor: Any, example: Example) -> tuple[Size, Any]:
+    """Return the size of an example's image as it was, and what an image processor makes of it.
+
+    Args:
+        processor: of transformers, of the PIL kind.
+        example: has the image.
+
+    Raises:
+        BadRow: an image that is missing, damaged, or so elongated that nothing remains of it.
+    """
+    place = example.place or example.id
+    if example.image is None:
+        raise BadRow(place, f"example {example.id} has no image, and this model reads one")
+    image = open_image(example.image, place)
+    try:
+        # One at a time: batches of unequal images would be padded by the processor in its own way.
+        made = processor(images=[image], return_tensors="pt")
+    except (ValueError, ZeroDivisionError) as error:
+        raise BadRow(place, f"its image of {image.width} x {image.height} pixels cannot be resized: {error}") from None
+    if 0 in made["pixel_values"].shape:
+        raise BadRow(place, f"nothing remains of its image of {image.width} x {image.height} pixels after resizing")
+    return (image.height, image.width), made
+
+
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """Makes a picture of an example's image; another process can do it as well."""
 
     processor: Any
@@ -186,31 +214,26 @@ class _Reading:
     """The checkpoint, for messages."""
 
     def __call__(self, example: Example) -> Picture:
-        place = example.place or example.id
-        if example.image is None:
-            raise BadRow(place, f"example {example.id} has no image, and this model reads one")
-        image = open_image(example.image, place)
-        try:
-            # One at a time: batches of unequal images would be padded by the processor in its own way.
-            made = self.processor(images=[image], return_tensors="pt")
-            pixels = made["pixel_values"][0].float()
-        except (ValueError, ZeroDivisionError) as error:
-            raise BadRow(
-                place, f"its image of {image.width} x {image.height} pixels cannot be resized: {error}"
-            ) from None
+        """Return the picture.
+
+        Raises:
+            BadRow, CheckpointError: as `ImageReader.read`.
+        """
+        size, made = processed(self.processor, example)
+        pixels = made["pixel_values"][0].float()
         if type(self.processor).__name__ == NAFLEX:
             rows, columns = made["spatial_shapes"][0].tolist()
             canvas = (rows * self.processor.patch_size, columns * self.processor.patch_size)
             return Picture(pixels[: rows * columns], Frame(canvas, (0, 0), canvas))
-        if 0 in pixels.shape:
-            raise BadRow(place, f"nothing remains of its image of {image.width} x {image.height} pixels after resizing")
-        return Picture(pixels, self._frame((image.height, image.width), (pixels.shape[1], pixels.shape[2])))
+        return Picture(pixels, self._frame(size, (pixels.shape[1], pixels.shape[2])))
 
     def _frame(self, size: tuple[int, int], canvas: tuple[int, int]) -> Frame:
         """Follow resizing and cropping of an image of `size` (height, width) to `canvas`."""
         if type(self.processor).__name__ == VILT:
             return Frame(canvas, (0, 0), canvas)
-        resized, crops = self._plan(size)
+        side = max(size)
+        padded = type(self.processor).__name__ == SQUARE and self.processor.do_pad
+        resized, crops = self._plan((side, side) if padded else size)
         here, origin = resized, (0, 0)
         for crop in crops:
             # Rounds down also below zero: where transformers' center_crop pads instead, it pads one more in front.
@@ -221,6 +244,11 @@ class _Reading:
                 f"{self.place}: an image of {size[1]} x {size[0]} pixels became {canvas[1]} x {canvas[0]}, where its "
                 f"preprocessor_config.json promises {here[1]} x {here[0]}; its patches would have wrong boxes"
             )
+        if padded:
+            scale = (resized[0] / side, resized[1] / side)
+            before = ((side - size[0]) // 2 * scale[0], (side - size[1]) // 2 * scale[1])
+            inside = (size[0] * scale[0], size[1] * scale[1])
+            return Frame(inside, (origin[0] - before[0], origin[1] - before[1]), canvas)
         return Frame(resized, origin, canvas)
 
     def _plan(self, size: tuple[int, int]) -> tuple[tuple[int, int], list[tuple[int, int]]]:

@@ -50,6 +50,7 @@ def _manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:
         "family": type(encoder).__name__,
         "stage": encoder.stage,
         "revision": encoder.revision,
+        "usage": dict(encoder.usage),
         "precision": numbers.run,
         "dtype": numbers.kept,
         "layers": dict(encoder.layers),

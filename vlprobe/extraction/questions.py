@@ -144,7 +144,8 @@ def request(
         stream: tuple(_question(show(example, (side,)), unit, how, images) for example in seen)
         for stream, side in apart.items()
     } or {"": tuple(_question(example, unit, how, images) for example in seen)}
-    home = digest(VERSION, encoder.revision, type(encoder).__name__, numbers.run, numbers.kept)
+    used = [dict(encoder.usage)] if encoder.usage else []
+    home = digest(VERSION, encoder.revision, type(encoder).__name__, numbers.run, numbers.kept, *used)
     names = [(question.section, question.name) for questions in sides.values() for question in questions]
     # By content, whatever the order: an image model's mismatch is the same extraction.
     key = digest(home, unit, how, sorted(set(names)))

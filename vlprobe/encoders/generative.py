@@ -1,0 +1,160 @@
+"""Generative models: a decoder that reads an image as tokens among its words, and goes on writing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlprobe.encoders.ahead import Ahead, readers
+from vlprobe.encoders.boxes import nothing
+from vlprobe.encoders.checkpoint import Checkpoint
+from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.pixels import patch_roles
+from vlprobe.encoders.prompt import PromptReader, Prompts
+from vlprobe.encoders.sight import Eye, Seen
+from vlprobe.encoders.taps import outputs, residual_blocks, tap
+from vlprobe.encoders.vlms import ROWS
+from vlprobe.errors import BadRow
+from vlprobe.exact import as_asked
+from vlprobe.images import image_size
+from vlprobe.types import ROLES, Example, Hidden
+
+
+class Generative(Encoder):
+    """A vision tower, a connector, and a causal decoder: `vision.0-m`, `vision.connector`, `joint.0-n`, `joint.norm`.
+
+    `joint.0` is what block 1 of the decoder reads: embeddings of words, with what the connector made of the image in
+    place of the image tokens. `joint.norm` is the final norm, from which the next word is chosen.
+
+    The words of the example are asked as the model was trained to be asked, in its own template (`usage`). Role
+    `word` is of the example's words alone, `patch` of image tokens, each with the part of the original image that it
+    was made from, however it was resized, merged or cut into tiles. `cls` is the last position of the prompt, from
+    which the model goes on writing: the one position that has seen all of image and text, as CLIP's end of text has.
+    All else, template, newline tokens and padding, has role "". Given a text alone, the prompt has no image and the
+    layers of `vision` no positions; given an image alone, the prompt has no words.
+
+    In `vision`, `cls` is the tower's [CLS] where it has one (LLaVA's CLIP; of several tiles, that of the whole image).
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete, or has no fitting tokenizer or preprocessor.
+    """
+
+    modalities = ("text", "image")
+    masks = False
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.row = ROWS[checkpoint.model_type]
+        loaded = load_network(checkpoint, {name: row.network for name, row in ROWS.items()}, device)
+        self.model, self.device, self.left_out = loaded.model, device, loaded.left_out
+        config = self.model.config
+        text, vision = config.text_config, config.vision_config
+        depth = vision.to_dict().get("depth") or vision.num_hidden_layers
+        self.tower = residual_blocks(self.model, (self.row.tower,), depth)
+        self.blocks = residual_blocks(self.model, (f"{self.row.decoder}.layers",), text.num_hidden_layers)
+        modules = dict(self.model.named_modules())
+        self.connector, self.norm = modules[self.row.connector], modules[f"{self.row.decoder}.norm"]
+        tokenizer = load_tokenizer(checkpoint, text.vocab_size)
+        image, place = int(config.image_token_id), checkpoint.source
+        template = self.row.template(tokenizer)
+        self.reader = PromptReader(tokenizer, template, text.max_position_embeddings, image, place)
+        eye = Eye(config, load_processor(checkpoint), tokenizer.convert_ids_to_tokens(image), place)
+        self.sight = self.row.sight(eye)
+        self.images: Ahead[Seen] = Ahead(self.sight, readers(device))
+        self.usage = {"prompt": self.reader.template.seeing, "prompt without an image": self.reader.template.blind}
+        width = vision.to_dict().get("embed_dim") or vision.hidden_size
+        self.layers = dict.fromkeys((f"vision.{index}" for index in range(depth + 1)), width)
+        self.layers["vision.connector"] = text.hidden_size
+        names = [*(str(index) for index in range(len(self.blocks) + 1)), "norm"]
+        self.layers |= dict.fromkeys((f"joint.{name}" for name in names), text.hidden_size)
+
+    def ahead(self, batch: Sequence[Example]) -> None:
+        """Begin to read the images of a batch."""
+        self.images.begin(batch)
+
+    def length(self, example: Example) -> float:
+        """Return about how many positions an example takes: those of the decoder."""
+        image = 0.0
+        if example.image is not None:
+            wide, high = image_size(example.image, example.place)
+            image = self.sight.length((high, wide))
+        return image + super().length(example)
+
+    def encode(self, batch: Sequence[Example]) -> list[Hidden]:
+        """Return the layers of the vision tower, the connector's, those of the decoder and its final norm.
+
+        Raises:
+            BadRow: neither text nor image; an image that cannot be decoded; a prompt of more tokens than the model
+                has positions; a text with a masked word, or with what the model reads as a control token.
+            CheckpointError: preprocessor, tokenizer and configuration do not belong together.
+        """
+        for example in batch:
+            if example.text is None and example.image is None:
+                raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
+        seen = [self.images.take(example) for example in batch if example.image is not None]
+        prompts = self.reader.read(batch, seen)
+        with (
+            as_asked(self.device),
+            tap(self.tower) as tower,
+            outputs([(self.connector, 0)]) as connected,
+            tap(self.blocks) as stream,
+            outputs([(self.norm, 0)]) as normed,
+        ):
+            self.model(**self._inputs(prompts, seen), use_cache=False)
+        joint = dict(zip((layer for layer in self.layers if layer.startswith("joint.")), stream + normed, strict=True))
+        hidden = self._vision(seen, tower, connected) if seen else self._no_vision(len(batch))
+        return hidden + [
+            Hidden(layer, states, prompts.role, prompts.word, prompts.box) for layer, states in joint.items()
+        ]
+
+    def _inputs(self, prompts: Prompts, seen: Sequence[Seen]) -> dict[str, Any]:
+        """Return the arguments of the network."""
+        inputs = self.sight.join(seen) if seen else {}
+        if self.row.types:
+            name, value = self.row.types
+            inputs[name] = prompts.image.long() * value
+        inputs |= {"input_ids": prompts.ids, "attention_mask": prompts.mask.long()}
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+    def _vision(
+        self, seen: Sequence[Seen], tower: Sequence[torch.Tensor], connected: Sequence[torch.Tensor]
+    ) -> list[Hidden]:
+        """Return the layers before the decoder, image by image, padded to the longest."""
+        layers = [layer for layer in self.layers if layer.startswith("vision.")]
+        boxes = [image.tower for image in seen]
+        box = _padded(boxes)
+        role = patch_roles(box)
+        if self.sight.before:
+            role[:, 0] = ROLES.index("cls")
+        word = np.full(role.shape, -1, dtype=np.int32)
+        hidden = [
+            Hidden(layer, _unpacked(states, boxes), role, word, box)
+            for layer, states in zip(layers, tower, strict=False)
+        ]
+        boxes = [image.connector for image in seen]
+        box = _padded(boxes)
+        word = np.full(box.shape[:2], -1, dtype=np.int32)
+        return [*hidden, Hidden(layers[-1], _unpacked(connected[0], boxes), patch_roles(box), word, box)]
+
+    def _no_vision(self, batch: int) -> list[Hidden]:
+        """Return the layers before the decoder of examples without an image."""
+        layers = {layer: width for layer, width in self.layers.items() if layer.startswith("vision.")}
+        return [nothing(layer, batch, width, self.device) for layer, width in layers.items()]
+
+
+def _padded(boxes: Sequence[np.ndarray]) -> np.ndarray:
+    """(batch, position, 4) float32 of (position, 4) for each image, NaN in padding."""
+    box = np.full((len(boxes), max(len(one) for one in boxes), 4), np.nan, dtype=np.float32)
+    for row, one in enumerate(boxes):
+        box[row, : len(one)] = one
+    return box
+
+
+def _unpacked(states: torch.Tensor, boxes: Sequence[np.ndarray]) -> torch.Tensor:
+    """(batch, position, width), 0 in padding, of states that are tile after tile or one row for all images."""
+    flat = states.reshape(-1, states.shape[-1])
+    parts = torch.split(flat, [len(one) for one in boxes])
+    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
