@@ -5,13 +5,14 @@ A part stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 
 import inspect
 import json
-import re
-import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from typer.testing import CliRunner
 
+import schemas
+from schemas import lines_of
 from vlprobe.audit import CHECKS, Audit, Case, Fault, NotRun
 from vlprobe.calibration.statements import STATEMENTS
 from vlprobe.cli import app
@@ -37,11 +38,10 @@ def told(*arguments: str) -> str:
 def keys() -> str:
     """Return a table of the keys of a study file."""
     rows = ["| key | default | |", "|---|---|---|"]
-    source = (Path(sys.modules[StudyFile.__module__].__file__ or "")).read_text(encoding="utf-8")
+    said = lines_of(StudyFile)
     for name, field in StudyFile.model_fields.items():
-        said = re.search(rf'^    {name}: .*?\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL)
         default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
-        rows.append(f"| `{name}` | {default} | {' '.join(said.group(1).split()) if said else ''} |")
+        rows.append(f"| `{name}` | {default} | {said.get(name, '')} |")
     return "\n".join(rows)
 
 
@@ -70,12 +70,9 @@ def _first_paragraph(check: object) -> str:
 def audit_keys() -> str:
     """Return a table of the keys of an audit in JSON."""
     rows = ["| key | of | |", "|---|---|---|"]
-    source = Path(inspect.getfile(Audit)).read_text(encoding="utf-8")
     for held in (Audit, Fault, Case, NotRun):
-        body = source.partition(f"class {held.__name__}:")[2]
-        for field in fields(held):
-            said = re.search(rf'^    {field.name}: .*?\n    """(.*?)"""', body, re.MULTILINE | re.DOTALL)
-            rows.append(f"| `{field.name}` | {held.__name__} | {' '.join(said.group(1).split()) if said else ''} |")
+        said = lines_of(held)
+        rows += [f"| `{field.name}` | {held.__name__} | {said.get(field.name, '')} |" for field in fields(held)]
     return "\n".join(rows)
 
 
@@ -133,7 +130,8 @@ PARTS = {
     "scenes": scenes,
     "probes": lambda: told("list", "probes"),
     "conditions": lambda: told("list", "conditions"),
-}
+    "help schema": lambda: told("schema", "--help"),
+} | {f"fields {name}": partial(schemas.table, name) for name in schemas.TABLES}
 
 
 def filled(text: str) -> str:
@@ -150,5 +148,6 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
+    schemas.write()
     for page in sorted(DOCS.glob("*.md")):
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

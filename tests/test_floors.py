@@ -26,7 +26,7 @@ FLOORS = [
     ["settings", "images", "digest", "exact", "device"],
     ["types"],
     ["stored"],
-    ["errors"],
+    ["errors", "schemas"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -18,6 +18,7 @@ _HOMES = {
     "load_model": "vlprobe.encoders",
     "load_task": "vlprobe.tasks",
     "open_image": "vlprobe.images",
+    "read_results": "vlprobe.results",
 }
 """Name -> the module it lives in, imported when first asked for: `import vlprobe` loads no torch."""
 

@@ -1,4 +1,4 @@
-"""The command line: run, report, plan, audit, calibrate, regions, zoo, list."""
+"""The command line: run, report, plan, audit, calibrate, regions, schema, store, zoo, list."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vlprobe.commands.audit import audit
 from vlprobe.commands.calibrate import calibrate
 from vlprobe.commands.regions import regions
 from vlprobe.commands.report import report
+from vlprobe.commands.schema import schema
 from vlprobe.commands.store import store
 from vlprobe.commands.zoo import zoo
 from vlprobe.errors import StudyError, VlprobeError
@@ -143,6 +144,7 @@ app.command()(report)
 app.command()(audit)
 app.command()(calibrate)
 app.command()(regions)
+app.command()(schema)
 app.add_typer(store, name="store")
 app.add_typer(zoo, name="zoo")
 

@@ -1,7 +1,8 @@
 """The results folder: `results.jsonl`, `predictions/`, and `study.json`, where they came from.
 
 `results.jsonl` holds one result a line; of two lines for the same result the later one counts. Beside every result
-stand its answers, `predictions/KEY.npz`, written first: a result on disk has its predictions.
+stand its answers, `predictions/KEY.npz`, written first: a result on disk has its predictions. Every line and every
+JSON file names the schema that it follows (`vlprobe schema`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ import numpy as np
 
 from vlprobe.errors import DataError
 from vlprobe.types import Predictions, Result, Sent
+
+SCHEMA = 1
+"""Version of what a results folder holds. Raise it when the fields of a file change their names or their meaning."""
 
 KINDS = {"id": "U", "index": "i", "group": "U", "target": "Uf", "predicted": "Uf"}
 """Array of a predictions file -> the dtype kinds that it may have: text, whole numbers, floats; never objects."""
@@ -71,7 +75,10 @@ class Results:
         results = []
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                results.append(read_result(json.loads(line)))
+                values = json.loads(line)
+                if isinstance(values, dict):
+                    check_schema(values, f"{self.file}, line {number}")
+                results.append(read_result(values))
             except (json.JSONDecodeError, TypeError, KeyError) as error:
                 raise DataError(
                     f"{self.file}, line {number}: not a result of this version of vlprobe ({error}); "
@@ -148,14 +155,25 @@ class Results:
         self.write("study.json", content)
 
     def description(self) -> dict[str, Any]:
-        """Return what `study.json` holds."""
-        return json.loads((self.folder / "study.json").read_text(encoding="utf-8"))
+        """Return what `study.json` holds, without its schema.
+
+        Raises:
+            DataError: it is not there, or of a schema that is not known.
+        """
+        path = self.folder / "study.json"
+        if not path.exists():
+            raise DataError(
+                f"{self.folder}: no results of a study are here (no study.json); run `vlprobe run STUDY.yaml` first"
+            )
+        content = json.loads(path.read_text(encoding="utf-8"))
+        check_schema(content, str(path))
+        return {name: value for name, value in content.items() if name != "schema"}
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file of the folder, all of it or nothing."""
+        """Write a JSON file of the folder, with its schema, all of it or nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{name}.{os.getpid()}.tmp"
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         temporary.replace(self.folder / name)
 
@@ -169,9 +187,56 @@ def _check(arrays: Mapping[str, np.ndarray], path: Path) -> None:
             )
 
 
+def read_results(folder: str | Path) -> list[Result]:
+    """Return the results of a study as `study.json` describes it; `DataFrame` of pandas and polars takes them.
+
+    Of a result that was made again, the later one; none of an earlier version of the study file.
+
+    Args:
+        folder: the results folder.
+
+    Raises:
+        DataError: there are none, or they cannot be read.
+    """
+    results = Results(Path(folder))
+    return of_study(results.all(), results.description())
+
+
+def of_study(results: Sequence[Result], described: Mapping[str, Any]) -> list[Result]:
+    """Return the results that belong to what `study.json` describes: a folder may hold those of an earlier file too."""
+    models = {(model["name"], model["stage"]) for model in described["models"]}
+    tasks = {task["name"] for task in described["tasks"]}
+    conditions, wanted = set(described["study"]["conditions"]), set(described["study"]["seeds"])
+    return [
+        each
+        for each in results
+        if (each.model, each.stage) in models
+        and each.task in tasks
+        and each.condition in conditions
+        and each.seed in wanted
+    ]
+
+
+def check_schema(values: Mapping[str, Any], place: str) -> None:
+    """Refuse what a reader of this version would misread; what names no schema is from before there were any, and is 1.
+
+    Args:
+        values: an object of one of the folder's JSON files.
+        place: for the message.
+
+    Raises:
+        DataError: the schema is not known.
+    """
+    found = values.get("schema", 1)
+    if found != SCHEMA:
+        newer = isinstance(found, int) and found > SCHEMA
+        cure = "install a newer vlprobe" if newer else "move it away, and run the study again"
+        raise DataError(f"{place}: its schema is {found!r}, and this version of vlprobe reads {SCHEMA}; {cure}")
+
+
 def write_result(result: Result) -> str:
     """Return a result as one line of JSON; NaN, which JSON lacks, becomes null."""
-    values = asdict(result)
+    values = {"schema": SCHEMA, **asdict(result)}
     for name, value in values.items():
         if isinstance(value, float) and math.isnan(value):
             values[name] = None
@@ -186,8 +251,9 @@ def read_result(values: dict[str, Any]) -> Result:
         TypeError, KeyError: fields that are missing or unknown.
     """
     known = {field.name for field in fields(Result)}
-    if not isinstance(values, dict) or set(values) != known:
+    if not isinstance(values, dict) or set(values) - {"schema"} != known:
         raise TypeError(f"its fields are not those of a Result: {', '.join(sorted(known ^ set(values)))}")
+    values = {name: values[name] for name in known}
     numbers = {name: math.nan if values[name] is None else values[name] for name in ("score", "validation")}
     low, high = (math.nan if bound is None else bound for bound in values["interval"])
     return Result(**values | numbers | {"interval": (low, high), "warnings": tuple(values["warnings"])})

@@ -12,7 +12,7 @@ from typing import Any
 from vlprobe.errors import DataError
 from vlprobe.findings.compared import CONTROLS
 from vlprobe.findings.verdicts import VERDICTS
-from vlprobe.results import Results
+from vlprobe.results import Results, check_schema
 
 FILE = "findings.json"
 
@@ -77,6 +77,24 @@ class Finding:
     """One of `VERDICTS`, for the kind `verdict`."""
 
 
+@dataclass(frozen=True)
+class AllFindings:
+    """What `findings.json` holds."""
+
+    complete: bool
+    """Whether the study ran to its end."""
+    tests: int
+    """Tests of where a model takes it from: the family that their p are corrected for."""
+    controls: int
+    """Tests against controls, a family of their own."""
+    kinds: Mapping[str, str]
+    """Kind of finding -> what is compared."""
+    verdicts: Mapping[str, str]
+    """Verdict -> when it is given."""
+    findings: tuple[Finding, ...]
+    """All of them, those that found nothing included."""
+
+
 def write_findings(results: Results, findings: Sequence[Finding], complete: bool) -> None:
     """Write `findings.json`, all of it or nothing.
 
@@ -86,8 +104,7 @@ def write_findings(results: Results, findings: Sequence[Finding], complete: bool
         complete: whether the study ran to its end.
     """
     tests, controls = count(findings)
-    content = {"complete": complete, "tests": tests, "controls": controls, "kinds": KINDS, "verdicts": VERDICTS}
-    results.write(FILE, content | {"findings": [plain(asdict(finding)) for finding in findings]})
+    results.write(FILE, plain(asdict(AllFindings(complete, tests, controls, KINDS, VERDICTS, tuple(findings)))))
 
 
 def count(findings: Sequence[Finding]) -> tuple[int, int]:
@@ -96,17 +113,18 @@ def count(findings: Sequence[Finding]) -> tuple[int, int]:
     return tested.count(False), tested.count(True)
 
 
-def read_findings(folder: Path) -> list[Finding]:
+def read_findings(folder: str | Path) -> list[Finding]:
     """Return what `findings.json` of a results folder holds.
 
     Raises:
         DataError: it is missing, or not of this version.
     """
-    path = folder / FILE
+    path = Path(folder) / FILE
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["findings"]
-        return [_finding(row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        check_schema(content, str(path))
+        return [_finding(row) for row in content["findings"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vlprobe.findings.answers import Answer, Reader, at_every_layer
 from vlprobe.findings.compared import same_input
 from vlprobe.findings.finding import plain
 from vlprobe.findings.verdicts import SIDES
-from vlprobe.results import Results
+from vlprobe.results import Results, check_schema
 from vlprobe.types import Result
 
 RELIANCE_FILE = "reliance.json"
@@ -72,6 +72,20 @@ class Reliance:
     """Groups that they belong to."""
     seeds: int
     """Seeds that both sides have."""
+
+
+@dataclass(frozen=True)
+class AllReliance:
+    """What `reliance.json` holds."""
+
+    complete: bool
+    """Whether the study ran to its end."""
+    tests: int
+    """Rows, each of them a test: the family that their p are corrected for."""
+    conditions: Mapping[str, str]
+    """Condition -> what it takes away."""
+    rows: tuple[Reliance, ...]
+    """All of them."""
 
 
 def find_reliance(results: Results, chosen: Iterable[Result] | None = None) -> list[Reliance]:
@@ -138,8 +152,7 @@ def write_reliance(results: Results, rows: Sequence[Reliance], complete: bool) -
         rows: what `find_reliance` returned.
         complete: whether the study ran to its end.
     """
-    content = {"complete": complete, "tests": len(rows), "conditions": LOST}
-    results.write(RELIANCE_FILE, content | {"rows": [plain(asdict(row)) for row in rows]})
+    results.write(RELIANCE_FILE, plain(asdict(AllReliance(complete, len(rows), LOST, tuple(rows)))))
 
 
 def read_reliance(folder: str | Path) -> list[Reliance]:
@@ -150,8 +163,10 @@ def read_reliance(folder: str | Path) -> list[Reliance]:
     """
     path = Path(folder) / RELIANCE_FILE
     try:
-        return [_read(row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        check_schema(content, str(path))
+        return [_read(row) for row in content["rows"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
 
 

@@ -22,7 +22,7 @@ from vlprobe.findings import (
 )
 from vlprobe.findings.answers import choose
 from vlprobe.report.summary import summarise
-from vlprobe.results import Results
+from vlprobe.results import Results, of_study
 from vlprobe.types import Result
 
 
@@ -34,8 +34,6 @@ def read_contents(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: there are no results, or files are damaged, or results are of runs that differ in limit or data.
     """
-    if not (folder / "study.json").exists():
-        raise DataError(f"{folder}: no results of a study are here (no study.json); run `vlprobe run STUDY.yaml` first")
     results = Results(folder)
     described = results.description()
     chosen = of_study(results.all(), described)
@@ -45,21 +43,6 @@ def read_contents(folder: Path) -> dict[str, Any]:
     findings = find(results, chosen) if _older(folder, FILE) else read_findings(folder)
     reliance = find_reliance(results, chosen) if _older(folder, RELIANCE_FILE) else read_reliance(folder)
     return contents(chosen, findings, reliance, described) | {"folder": str(folder)}
-
-
-def of_study(results: Sequence[Result], described: Mapping[str, Any]) -> list[Result]:
-    """Return the results that belong to what `study.json` describes: a folder may hold those of an earlier file too."""
-    models = {(model["name"], model["stage"]) for model in described["models"]}
-    tasks = {task["name"] for task in described["tasks"]}
-    conditions, wanted = set(described["study"]["conditions"]), set(described["study"]["seeds"])
-    return [
-        each
-        for each in results
-        if (each.model, each.stage) in models
-        and each.task in tasks
-        and each.condition in conditions
-        and each.seed in wanted
-    ]
 
 
 def _older(folder: Path, name: str) -> bool:

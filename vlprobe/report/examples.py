@@ -12,8 +12,7 @@ from vlprobe.errors import DataError
 from vlprobe.findings.answers import Answer, choose
 from vlprobe.images import open_image
 from vlprobe.pairing import CONDITIONS, pair
-from vlprobe.report.contents import of_study
-from vlprobe.results import Results
+from vlprobe.results import Results, of_study
 from vlprobe.settings import parse
 from vlprobe.splits import cut
 from vlprobe.study_file import StudyFile
