@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,7 +14,7 @@ from test_study import study
 from toys import Toy, colour_task
 from vlprobe.cli import app
 from vlprobe.errors import DataError
-from vlprobe.extraction import ImageDigests, compute, features, forwards, request
+from vlprobe.extraction import ImageDigests, compute, features, forwards, missing, request
 from vlprobe.store import Damaged, Section, Shard, Store
 from vlprobe.store.shard import WORDS, checksum
 from vlprobe.types import Numbers
@@ -73,6 +74,48 @@ def test_what_is_written_later_is_answered_as_if_it_had_been_there(tmp_path):
     shards(tmp_path)[0].unlink()
     store.refresh("a" * 64)
     assert set(store.held("a" * 64, "s")) == set(NAMES)
+
+
+@pytest.fixture(scope="module")
+def listed():
+    """Every folder that this process lists, however it does it."""
+    seen, on = [], [True]
+
+    def hear(event, arguments):
+        if on and event in ("os.scandir", "os.listdir"):
+            seen.append(str(arguments[0]))
+
+    sys.addaudithook(hear)  # it cannot be taken away, but it can be told to sleep
+    yield seen
+    on.clear()
+
+
+def test_the_folder_is_listed_once_however_many_shards_it_has(tmp_path, monkeypatch, listed):
+    counts = []
+    for chunk in (20, 2):
+        monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", chunk)
+        store = Store(tmp_path / str(chunk))
+        asked = request(Toy(), EXAMPLES, "word", "first", ImageDigests())
+        del listed[:]
+        compute(Toy(), [asked], store)
+        features(asked, store, "joint.0")
+        counts.append(len([folder for folder in listed if folder.startswith(str(tmp_path))]))
+        assert len(shards(tmp_path / str(chunk))) == len(EXAMPLES) // chunk
+    assert counts[0] == counts[1] <= 1
+
+
+def test_what_others_write_and_remove_is_seen_before_it_is_computed(tmp_path):
+    """A store that was opened before: a shard that another one wrote is read, one that is gone is made again."""
+    asked = request(Toy(), EXAMPLES, "word", "first", ImageDigests())
+    model, store = Toy(), Store(tmp_path)
+    assert missing([asked], store) == len(EXAMPLES)
+    compute(Toy(), [asked], Store(tmp_path))
+    compute(model, [asked], store)
+    assert not model.seen and missing([asked], store) == 0
+    (path,) = shards(tmp_path)
+    path.unlink()
+    compute(model, [asked], store)
+    assert len(model.seen) == len(EXAMPLES) and shards(tmp_path) == [path]
 
 
 DAMAGE = {

@@ -35,12 +35,19 @@ def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[in
     """
     asked = job.asked
     store.describe(job.home, _manifest(encoder, asked.numbers))
-    store.refresh(job.home)
     waiting = lacking(job.home, job.passes, store)
+    questions = [(question.section, question.name) for each in job.passes for question in each.questions]
+    if store.changed(job.home, _shard(waiting), questions):
+        store.refresh(job.home)
+        waiting = lacking(job.home, job.passes, store)
     if waiting:
-        name = digest([[question.section, question.name] for each in waiting for question in each.questions])
         chunk = Chunk(encoder, waiting, asked.numbers, asked.bad_rows)
-        store.write(job.home, name, chunk.encode(asked.batch_size, advance))
+        store.write(job.home, _shard(waiting), chunk.encode(asked.batch_size, advance))
+
+
+def _shard(passes: Sequence[Forward]) -> str:
+    """Return the address of the shard of some inputs."""
+    return digest([[question.section, question.name] for each in passes for question in each.questions])
 
 
 def _manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._opened: dict[Path, Shard] = {}
+        self._opened: dict[str, dict[Path, Shard]] = {}
         self._held: dict[tuple[str, str], dict[str, tuple[Shard, int]]] = {}
 
     def path(self, home: str, shard: str) -> Path:
@@ -68,29 +68,46 @@ class Store:
         Raises:
             DataError: the disk is full, or the folder cannot be written to.
         """
-        write_shard(self.path(home, shard), sections)
-        self.refresh(home)
+        path = self.path(home, shard)
+        write_shard(path, sections)
+        if home in self._opened and path not in self._opened[home]:
+            self._open(home, path)  # listing the folder for every shard would take the square of their number
 
     def refresh(self, home: str) -> None:
         """Look again which shards a home has: other processes write, too. Damaged ones are removed."""
         folder = self.folder / home[:32]
         found = set(folder.glob(f"*{ENDING}")) if folder.is_dir() else set()
-        gone = [path for path in self._opened if path.parent == folder and path not in found]
-        new = sorted(path for path in found if path not in self._opened)
-        if not gone and not new:
-            return
+        opened = self._opened.setdefault(home, {})
+        gone = opened.keys() - found
         for path in gone:
-            del self._opened[path]
+            del opened[path]
         if gone:
             self._held = {key: known for key, known in self._held.items() if key[0] != home}
-        indices = [(section, known) for (whose, section), known in self._held.items() if whose == home]
-        for path in new:
-            try:
-                shard = self._opened[path] = Shard(path)
-            except Damaged:
-                path.unlink(missing_ok=True)
-                continue
-            for section, known in indices:  # added to, not made anew: a long run comes here once a shard
+        for path in sorted(found - opened.keys()):
+            self._open(home, path)
+
+    def changed(self, home: str, shard: str, asked: Iterable[tuple[str, str]]) -> bool:
+        """Say, without listing the folder, whether another process has written or removed what is needed now.
+
+        Args:
+            home: address of the model.
+            shard: address of a shard that is about to be written.
+            asked: section and question, of which the shards that hold them must still be there.
+        """
+        known = [self.held(home, section).get(question) for section, question in asked]
+        used = {each[0].path for each in known if each is not None}
+        mine = self.path(home, shard)
+        return (mine not in used and mine.exists()) or not all(path.exists() for path in used)
+
+    def _open(self, home: str, path: Path) -> None:
+        """Open one shard and index it; a damaged one is removed."""
+        try:
+            shard = self._opened[home][path] = Shard(path)
+        except Damaged:
+            path.unlink(missing_ok=True)
+            return
+        for (whose, section), known in self._held.items():  # added to, not made anew
+            if whose == home:
                 _index(shard, section, known)
 
     def held(self, home: str, section: str) -> Mapping[str, tuple[Shard, int]]:
@@ -168,10 +185,10 @@ class Store:
         return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
 
     def _shards(self, home: str) -> Iterator[Shard]:
-        folder = self.folder / home[:32]
-        if not any(path.parent == folder for path in self._opened):
+        if home not in self._opened:
             self.refresh(home)
-        yield from (self._opened[path] for path in sorted(self._opened) if path.parent == folder)
+        opened = self._opened[home]
+        yield from (opened[path] for path in sorted(opened))
 
 
 def _index(shard: Shard, section: str, known: dict[str, tuple[Shard, int]]) -> None:
