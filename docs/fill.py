@@ -130,6 +130,7 @@ PARTS = {
     "scenes": scenes,
     "probes": lambda: told("list", "probes"),
     "conditions": lambda: told("list", "conditions"),
+    "help card": lambda: told("card", "--help"),
     "help schema": lambda: told("schema", "--help"),
 } | {f"fields {name}": partial(schemas.table, name) for name in schemas.TABLES}
 

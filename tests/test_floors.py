@@ -14,7 +14,7 @@ FLOORS = [
     ["__main__"],
     ["cli", "__init__"],
     ["commands"],
-    ["calibration"],
+    ["calibration", "sharing"],
     ["study"],
     ["run", "estimate", "provenance", "report", "zoo"],
     ["plan", "findings", "audit"],

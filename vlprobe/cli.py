@@ -13,6 +13,7 @@ import typer
 from vlprobe import __version__
 from vlprobe.commands.audit import audit
 from vlprobe.commands.calibrate import calibrate
+from vlprobe.commands.card import card
 from vlprobe.commands.regions import regions
 from vlprobe.commands.report import report
 from vlprobe.commands.schema import schema
@@ -144,6 +145,7 @@ app.command()(report)
 app.command()(audit)
 app.command()(calibrate)
 app.command()(regions)
+app.command()(card)
 app.command()(schema)
 app.add_typer(store, name="store")
 app.add_typer(zoo, name="zoo")

@@ -113,6 +113,7 @@ def _told(finding: Finding, numbered: Mapping[str, int]) -> dict[str, Any]:
         "text": finding.statement,
         "task": finding.task,
         "model": finding.model,
+        "stage": finding.stage,
         "kind": finding.kind,
         "verdict": finding.verdict,
         "significant": finding.significant,

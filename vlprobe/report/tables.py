@@ -139,15 +139,16 @@ def _exact(value: float) -> str:
 def markdown(table: Table) -> str:
     """Return a table as GitHub's Markdown shows it; what would be markup is shown as it is."""
     rows = [
-        [f"**{_plain(text)}**" if (i, k) in table.bold else _plain(text) for k, text in enumerate(row)]
+        [f"**{in_text(text)}**" if (i, k) in table.bold else in_text(text) for k, text in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
     align = ["---" if k < table.left else "---:" for k in range(len(table.columns))]
-    lines = [[_plain(text) for text in table.columns], align, *rows]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _plain(table.caption), ""])
+    lines = [[in_text(text) for text in table.columns], align, *rows]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", in_text(table.caption), ""])
 
 
-def _plain(text: str) -> str:
+def in_text(text: str) -> str:
+    """Return a text as Markdown shows it: nothing in it is markup, and it is one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{sign}" if sign in "\\|`*_[]" else sign for sign in text)
 

@@ -1,0 +1,1 @@
+"""Results for others: model cards, experiment trackers, the Hugging Face hub."""
