@@ -9,10 +9,10 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from test_findings import Planted
 from test_report_tables import NASTY, described
-from test_study import study
-from toys import Toy, colour_task
 from typer.testing import CliRunner
 
+from test_study import study
+from toys import Toy, colour_task
 from vlprobe.cli import app
 from vlprobe.errors import DataError
 from vlprobe.report.contents import read_contents

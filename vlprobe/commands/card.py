@@ -17,7 +17,7 @@ def card(
         typer.Option(help="Where to write; `cards` in the results folder if not given.", show_default=False),
     ] = None,
 ) -> None:
-    """Write a snippet for every model's card on the Hugging Face hub: scores as `model-index`, tables, how to repeat."""
+    """Write a snippet for every model's card on the Hugging Face hub: scores, their metadata, how to repeat it."""
     from vlprobe.report.contents import read_contents
     from vlprobe.sharing.card import write_cards
 

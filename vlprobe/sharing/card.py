@@ -157,7 +157,7 @@ def repeat(described: Mapping[str, Any]) -> list[str]:
 
 
 def write_cards(contents: Contents, folder: Path) -> list[Path]:
-    """Write one file for every model, in the study's order, and return them; numbers tell apart names that look alike."""
+    """Write one file for every model, in the study's order, and return them; numbers tell look-alikes apart."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for place, label in enumerate(contents["models"], start=1):
