@@ -116,6 +116,7 @@ PARTS = {
     "help": lambda: told("--help"),
     "help run": lambda: told("run", "--help"),
     "help report": lambda: told("report", "--help"),
+    "help compare": lambda: told("compare", "--help"),
     "help plan": lambda: told("plan", "--help"),
     "help audit": lambda: told("audit", "--help"),
     "checks": checks,

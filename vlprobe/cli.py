@@ -1,4 +1,4 @@
-"""The command line: run, report, plan, audit, calibrate, regions, schema, store, zoo, list."""
+"""The command line: run, report, compare, plan, audit, calibrate, regions, schema, store, zoo, list."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vlprobe import __version__
 from vlprobe.commands.audit import audit
 from vlprobe.commands.calibrate import calibrate
 from vlprobe.commands.card import card
+from vlprobe.commands.compare import compare
 from vlprobe.commands.regions import regions
 from vlprobe.commands.report import report
 from vlprobe.commands.schema import schema
@@ -142,6 +143,7 @@ def plan(
 
 
 app.command()(report)
+app.command()(compare)
 app.command()(audit)
 app.command()(calibrate)
 app.command()(regions)

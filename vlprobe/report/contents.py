@@ -7,22 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlprobe.errors import DataError
-from vlprobe.findings import (
-    FILE,
-    RELIANCE_FILE,
-    Finding,
-    Reliance,
-    count,
-    find,
-    find_reliance,
-    headlines,
-    read_findings,
-    read_reliance,
-)
-from vlprobe.findings.answers import choose
+from vlprobe.findings import Finding, Reliance, count, headlines
+from vlprobe.findings.folder import open_folder
 from vlprobe.report.summary import summarise
-from vlprobe.results import Results, of_study
 from vlprobe.types import Result
 
 
@@ -34,21 +21,9 @@ def read_contents(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: there are no results, or files are damaged, or results are of runs that differ in limit or data.
     """
-    results = Results(folder)
-    described = results.description()
-    chosen = of_study(results.all(), described)
-    if not any(result.layer and not result.control for result in chosen):
-        raise DataError(f"{folder}: there is no result of a probe yet; run the study on, and report it then")
-    choose(chosen)  # refuses what is of two runs
-    findings = find(results, chosen) if _older(folder, FILE) else read_findings(folder)
-    reliance = find_reliance(results, chosen) if _older(folder, RELIANCE_FILE) else read_reliance(folder)
-    return contents(chosen, findings, reliance, described) | {"folder": str(folder)}
-
-
-def _older(folder: Path, name: str) -> bool:
-    """Say whether a file is missing, or was written before the last result."""
-    path = folder / name
-    return not path.exists() or path.stat().st_mtime < (folder / "results.jsonl").stat().st_mtime
+    opened = open_folder(folder)
+    made = contents(opened.chosen, opened.findings(), opened.reliance(), opened.described)
+    return made | {"folder": str(folder)}
 
 
 def contents(
