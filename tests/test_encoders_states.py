@@ -51,14 +51,17 @@ def test_the_convolution_of_larger_debertas_is_part_of_layer_1(tmp_path):
         close(hidden, f"language.{block}", states)
 
 
-@pytest.mark.parametrize("model_type", ["vit", "deit", "dinov2", "dinov2_with_registers"])
+@pytest.mark.parametrize("model_type", ["vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit"])
 def test_vision_transformers(model_type, tmp_path):
     folder, image = tiny.make(model_type, tmp_path), tiny.png(tiny.noise(70, 50))
     model = load_model(f"vit:{folder}", device="cpu")
     hidden = model.encode([tiny.example("0", image=image)])
     with quiet(), torch.inference_mode():
         referee = getattr(hf, tiny.CLASSES[model_type]).from_pretrained(folder, attn_implementation="eager").eval()
-        pixels = tiny.PROCESSORS[model_type]()([open_image(image)], return_tensors="pt")["pixel_values"]
+        made = tiny.PROCESSORS["vit" if model_type == "dinov3_vit" else model_type]()
+        if model_type == "dinov3_vit":
+            made.image_mean, made.image_std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        pixels = made([open_image(image)], return_tensors="pt")["pixel_values"]
         output = referee(pixel_values=pixels, output_hidden_states=True)
     for block, states in enumerate(output.hidden_states):
         close(hidden, f"vision.{block}", states)
@@ -68,7 +71,7 @@ def test_vision_transformers(model_type, tmp_path):
         close(hidden, "vision.pooler", output.pooler_output[:, None])
     else:
         assert "vision.pooler" not in model.layers
-    extra = {"deit": 1, "dinov2_with_registers": 3}.get(model_type, 0)
+    extra = {"deit": 1, "dinov2_with_registers": 3, "dinov3_vit": 3}.get(model_type, 0)
     assert hidden[0].role[0].tolist() == [1] + [0] * extra + [3] * 16
 
 

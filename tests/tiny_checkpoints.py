@@ -11,6 +11,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import tiny_generative
+import tiny_images
 import tiny_texts
 from tiny_texts import LETTERS, WORDS
 from vlprobe.encoders import FAMILIES
@@ -171,11 +172,11 @@ TOKENIZERS = {
     "siglip": save_siglip_tokenizer,
     "siglip2": lambda folder: save_siglip_tokenizer(folder, 2),
 }
-for table in (tiny_texts, tiny_generative):
+for table in (tiny_texts, tiny_images, tiny_generative):
     CONFIGS |= table.CONFIGS
     CLASSES |= table.CLASSES
+    PROCESSORS |= table.PROCESSORS
     TOKENIZERS |= table.TOKENIZERS
-PROCESSORS |= tiny_generative.PROCESSORS
 
 
 def make(model_type: str, folder: Path, head: str | None = None) -> Path:

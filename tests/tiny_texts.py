@@ -85,3 +85,4 @@ TOKENIZERS = {
     "llama": save_pieces,
     "mistral": save_pieces,
 }
+PROCESSORS: dict = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 import re
 import struct
@@ -32,6 +33,9 @@ UNUSED = re.compile(r"(position_ids|token_type_ids|mask_token|num_batches_tracke
 """Names of tensors that no probed layer reads: counters, buffers that are constants, the token of masked images."""
 INNER_HEAD = re.compile(r"^.*\.(?=lm_head\.)")
 """What stands before a head that some checkpoints keep inside the encoder: LLaVA's `language_model.lm_head`."""
+STAND_INS = {"DINOv3ViTImageProcessor": "ViTImageProcessorPil"}
+"""Image processor that only torchvision runs -> one of the PIL kind with the same settings. DINOv3's resizes numbers in
+[0, 1] where PIL resizes bytes: up to half a grey level more or less."""
 UNREADABLE = (
     OSError,
     ValueError,
@@ -196,8 +200,11 @@ def load_processor(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.source}: {checkpoint.folder} holds no preprocessor_config.json, which says how images are "
             "resized and normalised; copy it from where the model was published"
         )
+    kind = stand_in(checkpoint.folder)
     try:
         with quiet():
+            if kind:
+                return getattr(transformers, kind).from_pretrained(checkpoint.folder, local_files_only=True)
             return transformers.AutoImageProcessor.from_pretrained(
                 checkpoint.folder,
                 backend="pil",
@@ -208,6 +215,20 @@ def load_processor(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(
             f"{checkpoint.source}: preprocessor_config.json in {checkpoint.folder} cannot be read: {_cause(error)}"
         ) from error
+
+
+def stand_in(folder: Path) -> str:
+    """Return the processor of the PIL kind that does what a folder's preprocessor_config.json says, or "".
+
+    Only where the one that it names has none of that kind.
+    """
+    named_there = ""
+    for file in named(folder, PREPROCESSOR_FILES):
+        try:
+            named_there = json.loads(file.read_text(encoding="utf-8")).get("image_processor_type") or named_there
+        except (ValueError, AttributeError):  # said better where it is read as a whole
+            return ""
+    return STAND_INS.get(named_there.removesuffix("Fast"), "")
 
 
 def _load_config(checkpoint: Checkpoint) -> Any:

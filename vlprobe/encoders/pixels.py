@@ -61,8 +61,9 @@ class Frame:
             lies wholly in padding.
         """
         height, width = cell or (self.canvas[0] / rows, self.canvas[1] / columns)
-        y = (np.arange(rows + 1) * height + self.origin[0]) / self.resized[0]
-        x = (np.arange(columns + 1) * width + self.origin[1]) / self.resized[1]
+        # A model that fills its last cells up with zeros sees nothing beyond the canvas.
+        y = (np.minimum(np.arange(rows + 1) * height, self.canvas[0]) + self.origin[0]) / self.resized[0]
+        x = (np.minimum(np.arange(columns + 1) * width, self.canvas[1]) + self.origin[1]) / self.resized[1]
         y, x = np.clip(y, 0, 1), np.clip(x, 0, 1)
         box = np.empty((rows, columns, 4), dtype=np.float32)
         box[..., 0], box[..., 1] = x[None, :-1], y[:-1, None]

@@ -1,4 +1,4 @@
-"""ViT and its kin (DeiT, DINOv2 with and without registers): image only, one stream `vision`."""
+"""ViT and its kin (DeiT, DINOv2 with and without registers, DINOv3): image only, one stream `vision`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ CLASSES = {
     "deit": "DeiTModel",
     "dinov2": "Dinov2Model",
     "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "dinov3_vit": "DINOv3ViTModel",
 }
-FLEXIBLE = ("dinov2", "dinov2_with_registers")
-"""Model types that interpolate their position embeddings to the image; the others take one size only."""
+FLEXIBLE = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+"""Model types that bring their positions to the image's size; the others take one size only."""
 
 
 class ViT(Encoder):
     """A pre-norm vision transformer: `vision.0` to `vision.n`, `vision.norm`, and `vision.pooler` where it has one.
 
-    Positions: [CLS], then tokens that are no patches (DeiT's distillation token, DINOv2's registers: role ""),
+    Positions: [CLS], then tokens that are no patches (DeiT's distillation token, registers of DINOv2 and 3: role ""),
     then the patches, row by row.
 
     Raises:
@@ -43,13 +44,11 @@ class ViT(Encoder):
         loaded = load_network(checkpoint, CLASSES, device)
         self.model, self.device, self.pooler = loaded.model, device, loaded.pooler
         config = self.model.config
-        self.blocks = residual_blocks(self.model, ("layers", "encoder.layer"), config.num_hidden_layers)
+        self.blocks = residual_blocks(self.model, ("layers", "encoder.layer", "model.layer"), config.num_hidden_layers)
         self.reader = ImageReader(load_processor(checkpoint), checkpoint.source, readers(device))
         self.patch = pair(config.patch_size)
         self.input = None if checkpoint.model_type in FLEXIBLE else pair(config.image_size)
-        self.extra = {"deit": 1, "dinov2_with_registers": getattr(config, "num_register_tokens", 0)}.get(
-            checkpoint.model_type, 0
-        )
+        self.extra = 1 if checkpoint.model_type == "deit" else int(getattr(config, "num_register_tokens", 0))
         self.layers = {f"vision.{index}": config.hidden_size for index in range(len(self.blocks) + 1)}
         self.layers["vision.norm"] = config.hidden_size
         self.left_out = loaded.left_out
