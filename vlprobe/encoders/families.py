@@ -145,4 +145,12 @@ FAMILIES: dict[str, Family] = {
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="LLaVA-1.5: a language model that reads an image as tokens among its words",
     ),
+    "qwen-vl": Family(
+        module="vlprobe.encoders.generative",
+        kind="Generative",
+        types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+        modalities=("text", "image"),
+        layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
+        about="Qwen2-VL, Qwen2.5-VL, Qwen3-VL: image tokens of images of any size",
+    ),
 }

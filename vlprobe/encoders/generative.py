@@ -16,7 +16,7 @@ from vlprobe.encoders.loading import load_network, load_processor, load_tokenize
 from vlprobe.encoders.pixels import patch_roles
 from vlprobe.encoders.prompt import PromptReader, Prompts
 from vlprobe.encoders.sight import Eye, Seen
-from vlprobe.encoders.taps import outputs, residual_blocks, tap
+from vlprobe.encoders.taps import outputs, residual_blocks, tap, tap_inputs
 from vlprobe.encoders.vlms import ROWS
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
@@ -28,7 +28,9 @@ class Generative(Encoder):
     """A vision tower, a connector, and a causal decoder: `vision.0-m`, `vision.connector`, `joint.0-n`, `joint.norm`.
 
     `joint.0` is what block 1 of the decoder reads: embeddings of words, with what the connector made of the image in
-    place of the image tokens. `joint.norm` is the final norm, from which the next word is chosen.
+    place of the image tokens; `joint.k` is what block k + 1 reads: in Qwen3-VL, with the features of the tower's own
+    blocks that are added to the image tokens behind the first ones (DeepStack, Meng et al. 2024). `joint.norm` is the
+    final norm, from which the next word is chosen.
 
     The words of the example are asked as the model was trained to be asked, in its own template (`usage`). Role
     `word` is of the example's words alone, `patch` of image tokens, each with the part of the original image that it
@@ -100,7 +102,7 @@ class Generative(Encoder):
             as_asked(self.device),
             tap(self.tower) as tower,
             outputs([(self.connector, 0)]) as connected,
-            tap(self.blocks) as stream,
+            tap_inputs(self.blocks) as stream,
             outputs([(self.norm, 0)]) as normed,
         ):
             self.model(**self._inputs(prompts, seen), use_cache=False)

@@ -45,6 +45,34 @@ def tap(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
 
 
 @contextmanager
+def tap_inputs(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
+    """Collect the residual stream: [input of block 1, ..., input of block n, output of block n].
+
+    The same as `tap`, unless a network adds something between its blocks: what is added after block k is part of
+    state k, as of what block k + 1 reads.
+
+    Args:
+        blocks: the residual blocks, in the order in which they run.
+
+    Yields:
+        A list that is empty before the forward pass and holds n + 1 tensors after it.
+    """
+    states: list[torch.Tensor] = []
+
+    def before(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states.append(positional[0] if positional else named["hidden_states"])
+
+    hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
+    try:
+        with outputs([(blocks[-1], 0)]) as last:
+            yield states
+            states += last
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
 def outputs(points: Sequence[tuple[nn.Module, int]]) -> Iterator[list[torch.Tensor]]:
     """Collect what modules put out: one tensor for each, in the order in which they run.
 
