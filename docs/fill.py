@@ -132,6 +132,7 @@ PARTS = {
     "probes": lambda: told("list", "probes"),
     "conditions": lambda: told("list", "conditions"),
     "help card": lambda: told("card", "--help"),
+    "help log": lambda: told("log", "--help"),
     "help schema": lambda: told("schema", "--help"),
 } | {f"fields {name}": partial(schemas.table, name) for name in schemas.TABLES}
 
