@@ -27,6 +27,16 @@ def report(
             dir_okay=False,
         ),
     ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Lay published scores beside the study's: columns task, model, score, source; see docs/report.md.",
+            show_default=False,
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Write what a study found, finished or not: a page, figures as SVG and PNG, tables as LaTeX, Markdown and CSV."""
     from vlprobe.report.contents import read_contents
@@ -37,5 +47,9 @@ def report(
         from vlprobe.report.examples import read_examples
 
         contents |= {"examples": read_examples(contents, study.resolve().parent)}
+    if published is not None:
+        from vlprobe.report.published import read_published
+
+        contents |= {"published": read_published(published, contents)}
     page = write_report(contents, output or results / "report")
     typer.echo(f"Report: {page.resolve().as_uri()}")

@@ -33,8 +33,9 @@ def contents(
 
     `name`, `tests` and `controls` (how many of each), `findings` (those worth a sentence), `all_findings`, `tasks` (as
     `summarise` returns them, in the study's order, with a number, class names and curves), `models` (labels in the
-    study's order), `lacking` (what the study asks and is not there), `examples` (none: see `read_examples`),
-    `stages` (pairs of labels: an architecture pretrained, and trained further), `provenance` (what `study.json` holds).
+    study's order), `lacking` (what the study asks and is not there), `examples` and `published` (none: see
+    `read_examples` and `read_published`), `stages` (pairs of labels: an architecture pretrained, and trained further),
+    `provenance` (what `study.json` holds).
 
     Args:
         results: of one run.
@@ -64,6 +65,7 @@ def contents(
         },
         "stages": _stages(described["models"]),
         "examples": [],
+        "published": [],
         "lacking": _lacking(summary, labels, described),
         "provenance": dict(described),
     }  # fmt: skip

@@ -17,8 +17,9 @@ from vlprobe.probes import CONTROLS
 from vlprobe.report.contents import last_layer
 from vlprobe.report.figures import DASHES, colours, heat_figure, inline, panel, reliance_figure, short
 from vlprobe.report.overview import SAID
+from vlprobe.report.published import beside, sources_of
 from vlprobe.report.slopes import slopes_figure
-from vlprobe.report.tables import METRICS, SURFACE, marks_of, number
+from vlprobe.report.tables import METRICS, PUBLISHED, SURFACE, marks_of, number, signed
 
 OPEN = 12
 """Findings that are shown at once; the rest are folded."""
@@ -40,7 +41,8 @@ def page(contents: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": number, "short": short, "metric": lambda name: METRICS.get(name, name)}
+    environment.filters |= {"score": number, "signed": signed, "short": short}
+    environment.filters["metric"] = lambda name: METRICS.get(name, name)
     environment.filters["called"] = lambda name: CALLED.get(name, name)
     template = environment.get_template("page.html")
     described, numbers = contents["provenance"], count(1)
@@ -58,8 +60,10 @@ def page(contents: Mapping[str, Any]) -> str:
         slopes=_slopes(contents, numbers),
         details={name: list(_details(task)) for name, task in contents["tasks"].items()},
         colours=colours(contents["conditions"]),
+        sources={name: sources_of(contents, name) for name in contents["tasks"]},
         dashes=_dashes(contents),
         explained=CONTROLS,
+        published_note=PUBLISHED,
         command=shlex.join(described["command"]),
         study=yaml.safe_dump(described["study"], sort_keys=False, allow_unicode=True, width=100),
     )
@@ -90,10 +94,12 @@ def _main(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for condition in contents["conditions"]:
             cells: list[dict[str, Any] | None] = []
+            published = beside(contents, model, condition)
             for task_name, task in contents["tasks"].items():
                 cell = task["rows"].get(model, {}).get(condition, {})
+                there = [published.get((task_name, source)) for source in sources_of(contents, task_name)]
                 if "layer" not in cell:
-                    cells.append(None)
+                    cells += [None, *there]
                     continue
                 told = f"95 % interval [{number(cell['low'])}, {number(cell['high'])}], n = {cell['n_test']}"
                 told += f", {cell['seeds']} seeds" if cell["seeds"] > 1 else ""
@@ -102,7 +108,8 @@ def _main(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 )
                 top = round(cell["score"], 3) == tops[task_name]
                 marks = marks_of(task, model, condition)
-                cells.append({"score": cell["score"], "layer": cell["layer"], "told": told, "top": top, "marks": marks})
+                shown = {"score": cell["score"], "layer": cell["layer"], "told": told, "top": top, "marks": marks}
+                cells += [shown, *there]
             if any(cells):
                 rows.append({"condition": condition, "cells": cells, "first": not rows})
         named = {"model": name, "stage": stage.removesuffix(")"), "span": len(rows)}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlprobe.report.contents import last_layer
+from vlprobe.report.published import beside, sources_of
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -25,6 +26,10 @@ NOTE = (
     "Score of the linear probe on the test part at the layer that is best on the validation part (in brackets). "
     "*: matched differs from mismatched, corrected p at most 0.05. †: beats the majority class, and was not shown to "
     "beat every other control. Bold: highest of its column. The last rows look at no model."
+)
+PUBLISHED = (
+    "Published: as the file of published scores has it. Difference: score minus published; the published one may be of "
+    "another layer, probe or cut of the data."
 )
 
 
@@ -47,7 +52,10 @@ class Table:
 
 
 def main_table(contents: Mapping[str, Any]) -> Table:
-    """Return models, stages and conditions by tasks: score, best layer, significance; below it the controls alone."""
+    """Return models, stages and conditions by tasks: score, best layer, significance; below it the controls alone.
+
+    Behind a task of which there are published scores stand, for every source, these and the differences.
+    """
     tasks = contents["tasks"]
     rows: list[list[str]] = []
     breaks: set[int] = set()
@@ -57,22 +65,52 @@ def main_table(contents: Mapping[str, Any]) -> Table:
         breaks.add(len(rows))
         for condition in contents["conditions"]:
             cells = [task["rows"].get(model, {}).get(condition, {}) for task in tasks.values()]
-            if any("layer" in cell for cell in cells):
-                marks = [marks_of(task, model, condition) for task in tasks.values()]
-                shown = [_shown(cell, mark) for cell, mark in zip(cells, marks, strict=True)]
-                rows.append([name, stage.removesuffix(")"), condition, *shown])
-                values.append([cell.get("score", math.nan) for cell in cells])
+            published = beside(contents, model, condition)
+            if published or any("layer" in cell for cell in cells):
+                shown = [_shown(cell, marks_of(task, model, condition))
+                         for task, cell in zip(tasks.values(), cells, strict=True)]  # fmt: skip
+                rows.append([name, stage.removesuffix(")"), condition, *_with_published(contents, shown, published)])
+                both = zip(tasks, cells, strict=True)
+                values.append([x for task, cell in both for x in (cell.get("score", math.nan), *_gap(contents, task))])
     breaks.add(len(rows))
     bold = {(row, 3 + column) for row, column in _highest(values)}
     for control in SURFACE:
         scores = [task["surface"].get("matched", {}).get(control, math.nan) for task in tasks.values()]
         if not all(map(math.isnan, scores)):
-            rows.append([control, "", "matched", *map(number, scores)])
-    heads = [f"{name} ({METRICS.get(task['metric'], task['metric'])})" for name, task in tasks.items()]
+            rows.append([control, "", "matched", *_with_published(contents, list(map(number, scores)), {})])
+    heads: list[str] = []
+    for name, task in tasks.items():
+        heads.append(f"{name} ({METRICS.get(task['metric'], task['metric'])})")
+        for source in sources_of(contents, name):
+            heads += [f"published: {source}", "difference"]
+    note = f"{NOTE} {PUBLISHED}" if contents["published"] else NOTE
     return Table(
-        f"{contents['name']}: {NOTE}", ["model", "stage", "condition", *heads], rows, frozenset(bold),
+        f"{contents['name']}: {note}", ["model", "stage", "condition", *heads], rows, frozenset(bold),
         frozenset(breaks - {0}),
     )  # fmt: skip
+
+
+def _gap(contents: Mapping[str, Any], task: str) -> list[float]:
+    """Return a number that is none for every column of published scores of a task, and of differences."""
+    return [math.nan] * (2 * len(sources_of(contents, task)))
+
+
+def _with_published(
+    contents: Mapping[str, Any], shown: Sequence[str], published: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> list[str]:
+    """Return the cells of a row, one for each task, with the published scores of its model and condition between."""
+    cells: list[str] = []
+    for task, text in zip(contents["tasks"], shown, strict=True):
+        cells.append(text)
+        for source in sources_of(contents, task):
+            there = published.get((task, source))
+            cells += [number(there["score"]), signed(there["difference"])] if there else ["-", "-"]
+    return cells
+
+
+def signed(value: float) -> str:
+    """Return a difference with three decimals and its sign; `-` for none."""
+    return "-" if math.isnan(value) else f"{value:+.3f}"
 
 
 def marks_of(task: Mapping[str, Any], model: str, condition: str) -> str:
