@@ -289,7 +289,7 @@ def test_regions_of_another_width(prototype, source):
 def test_regions_must_be_named_and_only_where_they_are_read(prototype, source):
     with pytest.raises(StudyError, match="family uniter reads region features .* no `regions`: name a file"):
         load_model(f"uniter:{prototype}")
-    with pytest.raises(StudyError, match="family bert reads no region features; .* uniter, lxmert"):
+    with pytest.raises(StudyError, match="family bert reads no region features; .* uniter, visual_bert, lxmert"):
         load_model({"model": "bert:./x", "regions": "x.tsv"})
     assert source["calls"] == []
     model_at(prototype)

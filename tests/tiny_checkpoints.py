@@ -10,9 +10,11 @@ import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import tiny_fusion
 import tiny_generative
 import tiny_images
 import tiny_texts
+from tiny_fusion import REGION_WIDTH
 from tiny_texts import LETTERS, WORDS
 from vlprobe.encoders import FAMILIES
 from vlprobe.encoders.checkpoint import quiet
@@ -36,8 +38,6 @@ VOCABULARY = [
 TEXT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
 IMAGE = {**TEXT, "image_size": 32, "patch_size": 8}
 BERT = {**TEXT, "vocab_size": len(VOCABULARY) + 2, "max_position_embeddings": 24}
-
-REGION_WIDTH = 10
 
 CONFIGS = {
     "bert": lambda: hf.BertConfig(**BERT),
@@ -165,14 +165,14 @@ def save_wordpieces(folder: Path, lower: bool = True) -> None:
 
 
 TOKENIZERS = {
-    **dict.fromkeys(("bert", "electra", "vilt", "lxmert"), save_wordpieces),
+    **dict.fromkeys(("bert", "electra", "vilt", "lxmert", *tiny_fusion.WORDPIECES), save_wordpieces),
     "uniter": lambda folder: save_wordpieces(folder, lower=False),
     "roberta": lambda folder: tiny_texts.save_byte_pairs(folder, "<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "clip": lambda folder: hf.CLIPTokenizer(vocab=clip_vocabulary(), merges=CLIP_MERGES).save_pretrained(folder),
     "siglip": save_siglip_tokenizer,
     "siglip2": lambda folder: save_siglip_tokenizer(folder, 2),
 }
-for table in (tiny_texts, tiny_images, tiny_generative):
+for table in (tiny_texts, tiny_images, tiny_fusion, tiny_generative):
     CONFIGS |= table.CONFIGS
     CLASSES |= table.CLASSES
     PROCESSORS |= table.PROCESSORS
@@ -215,8 +215,8 @@ def save_released(prefix: str, state: dict[str, torch.Tensor], path: Path, **hea
 
 def spec(model_type: str, folder: Path) -> str | dict[str, str]:
     """The model of a study; a test that loads it from there must let `open_regions` give `ColourRegions`."""
-    model = f"{FAMILY.get(model_type, model_type)}:{folder}"
-    return {"model": model, "regions": "colours"} if model_type in ("uniter", "lxmert") else model
+    model = f"{FAMILY[model_type]}:{folder}"
+    return {"model": model, "regions": "colours"} if FAMILIES[FAMILY[model_type]].regions else model
 
 
 class ColourRegions(RegionSource):

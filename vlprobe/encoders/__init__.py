@@ -41,7 +41,7 @@ class ModelSettings(Settings):
     tokenizer: str | None = None
     """Folder of the tokenizer, where the checkpoint brings none."""
     regions: str | dict[str, Any] | None = None
-    """Where UNITER and LXMERT get their regions from: a file of features, or a detector; see `open_regions`."""
+    """Where UNITER, VisualBERT and LXMERT get their regions: a file of features, or a detector; see `open_regions`."""
     trust_remote_code: bool = False
     """Whether Python files of the checkpoint may be run."""
     file: str | None = None

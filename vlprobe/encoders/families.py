@@ -100,6 +100,15 @@ FAMILIES: dict[str, Family] = {
         hub=False,
         regions=True,
     ),
+    "visual_bert": Family(
+        module="vlprobe.encoders.visual_bert",
+        kind="VisualBert",
+        types=("visual_bert",),
+        modalities=("text", "image"),
+        layers="regions.0, joint.0-n, joint.pooler",
+        about="VisualBERT: text and image regions in one stream, which is not told where they are",
+        regions=True,
+    ),
     "lxmert": Family(
         module="vlprobe.encoders.lxmert",
         kind="Lxmert",

@@ -13,17 +13,16 @@ from torch import nn
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
 
 from vlprobe.digest import digest
-from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader, nothing
+from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
+from vlprobe.encoders.one_stream import OneStream
 from vlprobe.encoders.originals import Original, read_config, read_released, settle
-from vlprobe.encoders.taps import pooled, tap
+from vlprobe.encoders.taps import tap
 from vlprobe.encoders.text import Pieces, TextReader
-from vlprobe.errors import BadRow, CheckpointError
+from vlprobe.errors import CheckpointError
 from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
-from vlprobe.types import Example, Hidden
 
 REGION = 1
 """Row of the table of token types; 0 is text. Row 2, in checkpoints tuned on NLVR2, is a pair's second image."""
@@ -77,18 +76,14 @@ class JointStates:
     """(batch, position) bool: False is padding."""
 
 
-class Uniter(Encoder):
-    """A one-stream transformer over words and regions: `regions.0`, `joint.0` to `joint.n`, `joint.pooler`.
+class Uniter(OneStream):
+    """BERT over words and regions, each region with seven numbers that say where it is.
 
-    Given a text alone it has no regions; given an image alone, no text, and so no [CLS]: what its input does not
-    reach (`regions.0`; the pooler, which would read the first region) then has no positions, and pooling leaves it
-    out. `encode` gives every image token type 1, also to checkpoints tuned on NLVR2, as Salin et al. (2022) did.
+    `encode` gives every image token type 1, also to checkpoints tuned on NLVR2, as Salin et al. (2022) did.
 
     Raises:
         CheckpointError: the checkpoint is incomplete, has no fitting tokenizer, or other regions.
     """
-
-    modalities = ("text", "image")
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, regions: RegionSource) -> None:
         released = read_original(checkpoint)
@@ -110,34 +105,10 @@ class Uniter(Encoder):
         if any(name.startswith("attn_pool.") for name in loaded.heads):
             self.left_out += (UNTRAINED_POOLER,)
 
-    def encode(self, batch: Sequence[Example]) -> list[Hidden]:
-        """Return the region features, the residual stream over text and regions, the pooler's output.
-
-        Raises:
-            BadRow: neither text nor image, or not the same of both throughout; an image without regions; a text of
-                more tokens than the model has positions.
-        """
-        pieces, regions = self._read(batch)
+    def stream(self, pieces: Pieces | None, regions: RegionBatch | None) -> dict[str, torch.Tensor]:
+        """Return the residual stream over text and regions, and the pooler's output where there is a text."""
         tensors = RegionTensors(regions.features, locations(regions.boxes), regions.mask) if regions else None
-        joint = self.states((pieces.ids, pieces.mask) if pieces else None, tensors)
-        parts = [part for part in (pieces, regions) if part is not None]
-        role = np.concatenate([part.role for part in parts], axis=1)
-        word = np.full(role.shape, -1, dtype=np.int32)
-        box = np.full((*role.shape, 4), np.nan, dtype=np.float32)
-        texts = pieces.role.shape[1] if pieces else 0
-        if pieces:
-            word[:, :texts] = pieces.word
-        if regions:
-            box[:, texts:] = regions.box
-        hidden = [regions.hidden(self.device) if regions else self._nothing(LAYER, batch)]
-        for layer in list(self.layers)[1:]:
-            if layer not in joint.layers:
-                hidden.append(self._nothing(layer, batch))
-            elif layer == "joint.pooler":
-                hidden.append(pooled(layer, joint.layers[layer]))
-            else:
-                hidden.append(Hidden(layer, joint.layers[layer], role, word, box))
-        return hidden
+        return self.states((pieces.ids, pieces.mask) if pieces else None, tensors).layers
 
     def states(
         self, text: tuple[torch.Tensor, torch.Tensor] | None = None, regions: RegionTensors | None = None
@@ -189,21 +160,6 @@ class Uniter(Encoder):
             for state, layer in zip(states, layers.values(), strict=True):
                 layer[place, positions] = state * seen[..., None]
         return layers
-
-    def _read(self, batch: Sequence[Example]) -> tuple[Pieces | None, RegionBatch | None]:
-        """Return the batch's texts and regions, None for what none of its examples has."""
-        for example in batch:
-            if example.text is None and example.image is None:
-                raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
-        texts = [example for example in batch if example.text is not None]
-        if texts and len(texts) < len(batch):
-            lone = next(example for example in batch if example.text is None)
-            raise BadRow(lone.place or lone.id, f"example {lone.id} has no text, and others of its batch have one")
-        pictured = any(example.image is not None for example in batch)
-        return self.text.read(batch) if texts else None, self.images.read(batch) if pictured else None
-
-    def _nothing(self, layer: str, batch: Sequence[Example]) -> Hidden:
-        return nothing(layer, len(batch), self.layers[layer], self.device)
 
 
 class UniterNetwork(transformers.BertPreTrainedModel):
