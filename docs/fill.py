@@ -133,6 +133,7 @@ PARTS = {
     "conditions": lambda: told("list", "conditions"),
     "help card": lambda: told("card", "--help"),
     "help log": lambda: told("log", "--help"),
+    "help push": lambda: told("push", "--help"),
     "help schema": lambda: told("schema", "--help"),
 } | {f"fields {name}": partial(schemas.table, name) for name in schemas.TABLES}
 

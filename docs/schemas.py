@@ -19,6 +19,7 @@ from vlprobe.findings.finding import AllFindings, Finding
 from vlprobe.findings.reliance import AllReliance, Reliance
 from vlprobe.provenance import DescribedModel, DescribedTask, Provenance
 from vlprobe.results import SCHEMA
+from vlprobe.sharing.features import Indexed
 from vlprobe.types import Predictions, Result, Sent, Source
 
 FOLDER = Path(vlprobe.__file__).parent / "schemas"
@@ -37,6 +38,7 @@ TABLES = {
     "findings.json": (AllFindings, Finding),
     "reliance.json": (AllReliance, Reliance),
     "predictions": (Predictions, Sent),
+    "features/index.jsonl": (Indexed,),
 }
 """Table of the documentation -> the dataclasses whose fields it has."""
 

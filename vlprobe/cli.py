@@ -16,6 +16,7 @@ from vlprobe.commands.calibrate import calibrate
 from vlprobe.commands.card import card
 from vlprobe.commands.compare import compare
 from vlprobe.commands.log import log
+from vlprobe.commands.push import push
 from vlprobe.commands.regions import regions
 from vlprobe.commands.report import report
 from vlprobe.commands.schema import schema
@@ -150,6 +151,7 @@ app.command()(calibrate)
 app.command()(regions)
 app.command()(card)
 app.command()(log)
+app.command()(push)
 app.command()(schema)
 app.add_typer(store, name="store")
 app.add_typer(zoo, name="zoo")
