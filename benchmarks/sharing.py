@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from vlprobe import Encoder
 from vlprobe.extraction import Extraction, compute, missing
 from vlprobe.plan import Cell
 from vlprobe.store import Store
@@ -24,12 +25,12 @@ def distinct(cells: list[Cell]) -> list[Extraction]:
     return list({each.key: each for cell in cells for each in (cell.trained, cell.tested)}.values())
 
 
-def seconds(cells: list[Cell], folder: Path, together: bool) -> float:
+def seconds(model: Encoder, cells: list[Cell], folder: Path, together: bool) -> float:
     """Return the seconds of the processor that a model's representations take, all at once or task by task."""
     start = time.process_time()
     groups = [distinct(cells)] if together else [[each] for cell in cells for each in distinct([cell])]
     for number, extractions in enumerate(groups):
-        compute(cells[0].model, extractions, Store(folder / str(number)))
+        compute(model, extractions, Store(folder / str(number)))
     return time.process_time() - start
 
 
@@ -55,8 +56,9 @@ def main() -> None:
             empty = Store(folder / "empty")
             alone = sum(missing([each], empty) for cell in cells for each in distinct([cell]))
             together = missing(distinct(cells), empty)
-            seconds(cells[:1], folder / f"{model}-warm", True)
-            one, all_ = (seconds(cells, folder / f"{model}-{each}", each) for each in (False, True))
+            loaded = study.load(cells[0].called)
+            seconds(loaded, cells[:1], folder / f"{model}-warm", True)
+            one, all_ = (seconds(loaded, cells, folder / f"{model}-{each}", each) for each in (False, True))
             print(
                 f"| {model} | {alone:,} | {together:,} | {1 - together / alone:.0%} | **{one / all_:.2f}** |",
                 flush=True,

@@ -176,5 +176,5 @@ def test_a_control_that_lost_its_answers_is_made_again(tmp_path):
     (tmp_path / "predictions" / f"{words.key}.npz").unlink()
     again = study(tmp_path)
     assert again.run() == results
-    assert len(again._models[0].seen) == 0
+    assert len(again.toys[0].seen) == 0
     assert colour_task().name == words.task

@@ -5,13 +5,20 @@ import json
 import subprocess
 import sys
 import tarfile
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
+
+from toys import colour_task
+from vlprobe.encoders import load_model
+from vlprobe.estimate import estimate
+from vlprobe.study import Study
 
 WORDS = "a dog sits on the mat two cats sit by red chairs".split()
 OWN = """
@@ -133,3 +140,44 @@ def test_ten_times_the_images_take_the_memory_of_one(tmp_path, written):
         assert done == count
         peaks.append(memory)
     assert peaks[1] < 1.1 * peaks[0], peaks
+
+
+def test_no_two_models_are_in_memory_at_once(tmp_path, monkeypatch, one_thread):
+    """Neither while a study is planned, nor while it is tried, nor while it runs; twins with random weights counted."""
+    networks, loads = [], []
+
+    def watched(spec, **settings):
+        assert not [each for each in networks if each() is not None], spec
+        encoder = load_model(spec, **settings)
+        inside = [each for each in vars(encoder).values() if isinstance(each, torch.nn.Module)]
+        assert inside
+        networks[:] = map(weakref.ref, [encoder, *inside])
+        loads.append(spec)
+        return encoder
+
+    monkeypatch.setattr("vlprobe.encoders.load_model", watched)
+    task = {"name": "position", "scenes": {"train": 40, "test": 20}}
+    settings = {"name": "s", "tasks": [task], "models": ["zoo:bert", "zoo:vit"], "controls": ["random-init"]}
+    opened = Study.from_settings(tmp_path, **settings, output=str(tmp_path / "out"), store="features", device="cpu")
+    plan = opened.plan()
+    assert len(loads) == 4 and plan.forward_passes
+    assert [each.tried for each in estimate(plan, opened.file, opened.load)] == [16] * 4
+    assert len(loads) == 4 + 4
+    results = opened.run()
+    assert {result.model for result in results if result.control == "random-init"} == {"bert", "vit"}
+    assert len(loads) == 4 + 4 + 4
+    opened.plan()
+    assert len(loads) == 4 + 4 + 4  # what is known of a model is kept; and nothing of its network:
+    opened.load("bert")
+    assert [each() for each in networks] != [None] * len(networks)
+
+
+def test_one_model_is_loaded_once_for_plan_and_run(tmp_path, monkeypatch):
+    loads = []
+    monkeypatch.setattr("vlprobe.encoders.load_model", lambda spec, **_: (loads.append(spec), load_model(spec, **_))[1])
+    (tmp_path / "own.py").write_text("from toys import Toy\n\n\nclass Mine(Toy):\n    pass\n")
+    models = [{"file": "own.py", "class": "Mine"}]
+    opened = Study.from_settings(tmp_path, name="s", tasks=["z"], models=models, output=str(tmp_path), store="features")
+    opened._tasks = [colour_task(60)]
+    opened.run()
+    assert len(loads) == 1

@@ -7,6 +7,7 @@ import pytest
 
 from toys import Toy, colour_task
 from vlprobe.errors import StudyError, VlprobeError
+from vlprobe.extraction.jobs import Shelf
 from vlprobe.report.summary import summarise
 from vlprobe.study import Study
 from vlprobe.types import Example, Task
@@ -20,7 +21,8 @@ def study(folder, models=None, tasks=None, **settings):
     values = {"name": "toy", "models": specs, "tasks": ["z"], "output": str(folder)}
     values |= {"store": str(folder / "features")} | settings
     opened = Study.from_settings(**values)
-    opened._models = models
+    opened.toys = models
+    opened._shelf = Shelf(lambda asked: models[specs.index(asked.spec)])
     opened._tasks = tasks or [colour_task()]
     return opened
 
@@ -56,8 +58,8 @@ def test_a_text_model_scores_the_same_whatever_the_image(finished):
         for c in ("matched", "mismatched")
     )
     assert matched == mismatched
-    assert len(opened._models[1].seen) == 240  # run once per distinct text
-    assert len(opened._models[2].seen) == 240  # a mismatch hands the same images to other texts
+    assert len(opened.toys[1].seen) == 240  # run once per distinct text
+    assert len(opened.toys[2].seen) == 240  # a mismatch hands the same images to other texts
 
 
 def test_an_image_model_loses_the_colour_with_the_image(finished):
@@ -113,7 +115,7 @@ def test_the_plan_says_what_the_run_then_does(tmp_path):
     assert plan.feature_bytes == 480 * (8 + 16 + 16) * 4
     assert not (tmp_path / "a").exists()
     opened.run()
-    assert len(opened._models[0].seen) == plan.forward_passes
+    assert len(opened.toys[0].seen) == plan.forward_passes
     # two layers, true and shuffled labels, under two conditions; majority and words once, pixels twice
     assert plan.probes == len(opened.results().known) == 2 * 2 * 2 + 3 + 2
 

@@ -14,7 +14,7 @@ from vlprobe.store import Store
 from vlprobe.types import Task
 
 if TYPE_CHECKING:
-    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.encoders.encoder import Profile
 
 ELSEWHERE = ("layer-0", "random-init")
 """Controls that are the probe itself, on another layer or another model."""
@@ -43,8 +43,8 @@ class Wanted:
 class Cell:
     """One model on one task under one condition with one seed: the unit of planning."""
 
-    model: Encoder
-    """The encoder."""
+    model: Profile
+    """What is known of the encoder."""
     task: Task
     """The task."""
     condition: str

@@ -126,7 +126,7 @@ def plan(
     made = opened.plan()
     store = opened.store().folder
     typer.echo(f"forward passes: {made.forward_passes:,}")
-    tried = estimate(made, opened.file)
+    tried = estimate(made, opened.file, opened.load)
     for each in tried:
         kept = f"; {each.stored:,} more are in the store" if each.stored else ""
         pace = f", about {_duration(each.seconds)} at {each.rate:.3g} a second" if each.tried else ""

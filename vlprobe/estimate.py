@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vlprobe.errors import DataError
 from vlprobe.extraction import Forward
 from vlprobe.plan import Plan, Waiting
 from vlprobe.study_file import StudyFile
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder
 
 TRIAL = 16
 """Inputs that a model is tried on; after `PATIENCE` seconds, no further ones."""
@@ -45,22 +49,28 @@ class Estimate:
         return self.inputs / self.rate if self.inputs else 0.0
 
 
-def estimate(plan: Plan, file: StudyFile) -> list[Estimate]:
+def estimate(plan: Plan, file: StudyFile, load: Callable[[str], Encoder]) -> list[Estimate]:
     """Try every model on a few of the inputs that wait for it; nothing is kept.
+
+    Args:
+        plan: what is to be computed.
+        file: the study's settings.
+        load: what a model is called -> the model; one at a time is in memory.
 
     Raises:
         BadRow, VlprobeError: an input that the model cannot take, as a run would say.
     """
-    return [_of_model(each, file) for each in plan.waiting]
+    return [_of_model(each, file, load) for each in plan.waiting]
 
 
-def _of_model(waiting: Waiting, file: StudyFile) -> Estimate:
+def _of_model(waiting: Waiting, file: StudyFile, load: Callable[[str], Encoder]) -> Estimate:
     tried, seconds = 0, 0.0
     batches = _batches(waiting.passes, min(file.batch_size, TRIAL // 2))
     if batches:
-        _seconds(waiting, batches[0][:1], file)  # the first pass of a network is slower than those to come
+        model = load(waiting.called)
+        _seconds(model, batches[0][:1], file)  # the first pass of a network is slower than those to come
     for batch in batches:
-        seconds += _seconds(waiting, batch, file)
+        seconds += _seconds(model, batch, file)
         tried += len(batch)
         if seconds > PATIENCE:
             break
@@ -74,11 +84,11 @@ def _batches(passes: Sequence[Forward], size: int) -> list[Sequence[Forward]]:
     return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
-def _seconds(waiting: Waiting, batch: Sequence[Forward], file: StudyFile) -> float:
+def _seconds(model: Encoder, batch: Sequence[Forward], file: StudyFile) -> float:
     from vlprobe.extraction.encoding import Chunk
 
     start = time.perf_counter()
-    Chunk(waiting.model, batch, file.numbers, file.bad_rows).encode(len(batch), lambda count: None)
+    Chunk(model, batch, file.numbers, file.bad_rows).encode(len(batch), lambda count: None)
     return time.perf_counter() - start
 
 

@@ -24,7 +24,7 @@ from vlprobe.study_file import StudyFile
 from vlprobe.types import Example, Task
 
 if TYPE_CHECKING:
-    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.encoders.encoder import Profile
 
 PROBE_VERSION = 4
 """Part of every result's key: raise it when the same features would no longer give the same result."""
@@ -34,8 +34,6 @@ PROBE_VERSION = 4
 class Waiting:
     """What one model would still be run on."""
 
-    model: Encoder
-    """The model."""
     called: str
     """As in `Cell`."""
     passes: tuple[Forward, ...]
@@ -78,17 +76,17 @@ class Plan:
 
 def make_plan(
     file: StudyFile,
-    models: Sequence[Encoder],
+    models: Sequence[Profile],
     tasks: Sequence[Task],
     store: Store,
     done: Mapping[str, object],
-    untrained: Sequence[Encoder] = (),
+    untrained: Sequence[Profile] = (),
 ) -> Plan:
     """Lay out a study and say what of it is missing.
 
     Args:
         file: its settings.
-        models: loaded.
+        models: what is known of them.
         tasks: loaded.
         store: what is in there need not be computed again.
         done: keys of the results that are there.
@@ -126,7 +124,7 @@ def make_plan(
     )
 
 
-def _layers(file: StudyFile, models: Sequence[Encoder], model: Encoder) -> tuple[str, ...]:
+def _layers(file: StudyFile, models: Sequence[Profile], model: Profile) -> tuple[str, ...]:
     if file.layers == "all":
         return tuple(model.layers)
     known = list(dict.fromkeys(layer for any_model in models for layer in any_model.layers))
@@ -136,7 +134,7 @@ def _layers(file: StudyFile, models: Sequence[Encoder], model: Encoder) -> tuple
     return tuple(layer for layer in model.layers if layer in file.layers)
 
 
-def _readable(parts: Parts, models: Sequence[Encoder], images: ImageDigests, bad_rows: str) -> Parts:
+def _readable(parts: Parts, models: Sequence[Profile], images: ImageDigests, bad_rows: str) -> Parts:
     """Open every image that a model will be shown; leave out the rows whose image is damaged, if that is asked for."""
     if not any("image" in model.modalities for model in models):
         return parts
@@ -190,7 +188,7 @@ class _Asked:
 
 
 def _cells(
-    file: StudyFile, chosen: Mapping[str, tuple[str, ...]], models: Sequence[Encoder], asked: _Asked, notes: list[str]
+    file: StudyFile, chosen: Mapping[str, tuple[str, ...]], models: Sequence[Profile], asked: _Asked, notes: list[str]
 ) -> list[Cell]:
     """Return the cells of one task and seed; what cannot be asked goes to `notes`."""
     task = asked.task
@@ -259,7 +257,7 @@ def _control_task(file: StudyFile, asked: _Asked, read: Collection[str], notes: 
     return found
 
 
-def _zeroth(layers: Sequence[str], model: Encoder) -> tuple[str, ...]:
+def _zeroth(layers: Sequence[str], model: Profile) -> tuple[str, ...]:
     """Return the layers 0 of the streams of some layers, where they are not among them."""
     first = dict.fromkeys(f"{layer.partition('.')[0]}.0" for layer in layers)
     return tuple(layer for layer in first if layer in model.layers and layer not in layers)
@@ -297,5 +295,5 @@ def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:
         passes = lacking(inside[0].trained.home, every, store)
         asked = [question for each in passes for question in each.questions]
         size = sum(numbers_of(model, question) for question in asked) * np.dtype(dtype).itemsize
-        found.append(Waiting(model, called, tuple(passes), len(every) - len(passes), size))
+        found.append(Waiting(called, tuple(passes), len(every) - len(passes), size))
     return found

@@ -14,7 +14,7 @@ from vlprobe.study_file import StudyFile
 from vlprobe.types import Source, Task
 
 if TYPE_CHECKING:
-    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.encoders.encoder import Profile
 
 PACKAGES = ("vlprobe", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn", "pillow")
 
@@ -96,7 +96,7 @@ class Provenance:
 
 
 def describe(
-    study: StudyFile, models: Sequence[Encoder], tasks: Sequence[Task], plan: Plan, untrained: Sequence[Encoder] = ()
+    study: StudyFile, models: Sequence[Profile], tasks: Sequence[Task], plan: Plan, untrained: Sequence[Profile] = ()
 ) -> dict[str, Any]:
     """Return the content of `study.json`, plain enough for JSON."""
     told = Provenance(
@@ -115,10 +115,10 @@ def describe(
     return asdict(told) | {"study": study.model_dump(mode="json")}
 
 
-def _model(model: Encoder) -> DescribedModel:
+def _model(model: Profile) -> DescribedModel:
     return DescribedModel(
         name=model.name,
-        family=type(model).__name__,
+        family=model.family,
         stage=model.stage,
         revision=model.revision,
         usage=dict(model.usage),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
@@ -14,7 +14,7 @@ from vlprobe.cells import Cell, Wanted
 from vlprobe.engines import Engine
 from vlprobe.errors import DataError, VlprobeError
 from vlprobe.extraction import features, layers_of, left_out
-from vlprobe.extraction.jobs import Asked, Job, at_hand, jobs, work
+from vlprobe.extraction.jobs import Asked, Job, Shelf, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.listening import LISTENERS, Heard, Layer
 from vlprobe.plan import Plan
@@ -36,10 +36,8 @@ class Workplace:
     """What a cell's model is called -> what another process makes the same model of."""
     file: StudyFile
     """The study's settings."""
-
-    def models_at_hand(self, plan: Plan, advance: Callable[[int], None]) -> AbstractContextManager[None]:
-        """Lend the models that are loaded here to the jobs that are run here."""
-        return at_hand({self.asked[cell.called].key: cell.model for cell in plan.cells}, advance)
+    shelf: Shelf
+    """Holds the model of the jobs that run in this process."""
 
 
 class Bars(Protocol):
@@ -69,7 +67,7 @@ def run(plan: Plan, results: Results, workplace: Workplace, progress: bool) -> l
     found: list[Result] = []
     notes: dict[str, dict[str, None]] = {"skipped_rows": {}, "computed_again": {}}
     try:
-        with _bars(plan, progress) as bars, workplace.models_at_hand(plan, bars.forward):
+        with _bars(plan, progress) as bars, at_hand(workplace.shelf, bars.forward):
             for _, same_model in groupby(plan.cells, key=lambda cell: cell.called):
                 cells = list(same_model)
                 _represent(cells, results, workplace, bars)
@@ -114,7 +112,7 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
             bars.forward(count)
             told.append(count)
 
-        with workplace.models_at_hand(plan, advance):
+        with at_hand(workplace.shelf, advance):
             for count in workplace.engine.map(work, todo[part - 1 :: parts]):
                 advance(count)
     return sum(told)

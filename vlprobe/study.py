@@ -13,8 +13,9 @@ from vlprobe.settings import parse, read_yaml, resolve_path
 from vlprobe.study_file import StudyFile
 
 if TYPE_CHECKING:
-    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.encoders.encoder import Encoder, Profile
     from vlprobe.engines import Engine
+    from vlprobe.extraction.jobs import Asked, Shelf
     from vlprobe.plan import Plan
     from vlprobe.results import Results
     from vlprobe.run import Workplace
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class Untrained:
     """The control `random-init`: models as they were before any training."""
 
-    twins: tuple[Encoder, ...]
+    twins: tuple[Profile, ...]
     """Of models, whose names and stages they bear."""
     specs: Mapping[str, Mapping[str, Any]]
     """Model name -> what its twin is made of, as for `load_model`."""
@@ -45,7 +46,8 @@ class Study:
 
     file: StudyFile
     folder: Path
-    _models: list[Encoder] = field(default_factory=list, repr=False)
+    _models: list[Profile] = field(default_factory=list, repr=False)
+    _shelf: Shelf | None = field(default=None, repr=False)
     _tasks: list[Task] = field(default_factory=list, repr=False)
     _untrained: Untrained | None = field(default=None, repr=False)
 
@@ -78,16 +80,14 @@ class Study:
         """Results folder: `output` of the settings, from the current folder on, or `results/NAME`."""
         return Path(self.file.output).expanduser() if self.file.output else Path("results") / self.file.name
 
-    def models(self) -> list[Encoder]:
-        """Load the models, once.
+    def models(self) -> list[Profile]:
+        """Load the models, one after the other, and return what is known of them: no two are in memory at once.
 
         Raises:
             StudyError, CheckpointError: see `load_model`; two models of one name.
         """
         if not self._models:
-            from vlprobe.encoders import load_model
-
-            models = [load_model(spec, folder=self.folder, device=self.file.device) for spec in self.file.models]
+            models = [self._profile(spec) for spec in self.file.models]
             _refuse_doubles("models", [model.name for model in models])
             self._models = models
         return self._models
@@ -99,7 +99,7 @@ class Study:
             StudyError, CheckpointError: see `load_model`.
         """
         if self._untrained is None:
-            from vlprobe.encoders import load_model, untrained_spec
+            from vlprobe.encoders import untrained_spec
 
             twins, specs, notes = [], {}, []
             models = zip(self.file.models, self.models(), strict=True) if "random-init" in self.file.controls else ()
@@ -108,11 +108,40 @@ class Study:
                 if reason:
                     notes.append(f"{model.name}, random-init: not done, {reason}")
                     continue
-                twin = load_model(drawn, folder=self.folder, device=self.file.device)
-                twin.name, twin.stage, specs[model.name] = model.name, model.stage, drawn
-                twins.append(twin)
+                twins.append(replace(self._profile(drawn), name=model.name, stage=model.stage))
+                specs[model.name] = drawn
             self._untrained = Untrained(tuple(twins), specs, tuple(notes))
         return self._untrained
+
+    def load(self, called: str) -> Encoder:
+        """Return a model of the study, by what a plan calls it; the one before it is let go."""
+        return self._held()(self._asked()[called])
+
+    def _profile(self, spec: str | Mapping[str, Any]) -> Profile:
+        from vlprobe.encoders.encoder import profile
+
+        return profile(self._held()(self._asking(spec)))
+
+    def _held(self) -> Shelf:
+        from vlprobe.extraction.jobs import Shelf
+
+        self._shelf = self._shelf or Shelf()
+        return self._shelf
+
+    def _asking(self, spec: str | Mapping[str, Any]) -> Asked:
+        from vlprobe.extraction.jobs import Asked
+
+        file = self.file
+        return Asked(spec, self.folder, file.device, self.store().folder, file.batch_size, file.bad_rows, file.numbers)
+
+    def _asked(self) -> dict[str, Asked]:
+        """Return what a model is called -> what it is made of."""
+        from vlprobe.cells import untrained
+
+        specs: dict[str, str | Mapping[str, Any]] = {}
+        specs |= {model.name: spec for model, spec in zip(self.models(), self.file.models, strict=True)}
+        specs |= {untrained(name): spec for name, spec in self.untrained().specs.items()}
+        return {called: self._asking(spec) for called, spec in specs.items()}
 
     def tasks(self) -> list[Task]:
         """Load the tasks, once.
@@ -203,21 +232,17 @@ class Study:
     @contextmanager
     def _workplace(self, engine: Engine | None) -> Iterator[Workplace]:
         """Yield where the models are run; workers that were started here are ended."""
-        from vlprobe.cells import untrained
         from vlprobe.device import gpus
         from vlprobe.engines import Here, Processes
-        from vlprobe.extraction.jobs import Asked
         from vlprobe.run import Workplace
 
-        file, store = self.file, self.store()
-        settings = (self.folder, file.device, store.folder, file.batch_size, file.bad_rows, file.numbers)
-        specs = zip(self.models(), file.models, strict=True)
-        asked = {model.name: Asked(spec, *settings) for model, spec in specs}
-        asked |= {untrained(name): Asked(spec, *settings) for name, spec in self.untrained().specs.items()}
-        found = gpus(file.device)
+        asked, shelf = self._asked(), self._held()
+        found = gpus(self.file.device)
         chosen = engine or (Processes(found) if found > 1 else Here())
+        if not isinstance(chosen, Here):
+            shelf.clear()  # others load models now
         try:
-            yield Workplace(store, chosen, asked, file)
+            yield Workplace(self.store(), chosen, asked, self.file, shelf)
         finally:
             if engine is None:
                 chosen.close()

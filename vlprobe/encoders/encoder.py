@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -72,3 +73,48 @@ class Encoder(ABC):
             BadRow: an image cannot be opened.
         """
         return len(example.text or "") / LETTERS
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known of an encoder once it was loaded: all that planning needs, and no weights."""
+
+    name: str
+    """As in `Encoder`."""
+    stage: str
+    """As in `Encoder`."""
+    revision: str
+    """As in `Encoder`."""
+    family: str
+    """Its class."""
+    usage: Mapping[str, str]
+    """As in `Encoder`."""
+    layers: Mapping[str, int]
+    """As in `Encoder`."""
+    left_out: tuple[str, ...]
+    """As in `Encoder`."""
+    modalities: tuple[Modality, ...]
+    """As in `Encoder`."""
+    needs: tuple[Modality, ...]
+    """As in `Encoder`."""
+    towers: Mapping[str, Modality]
+    """As in `Encoder`."""
+    masks: bool
+    """As in `Encoder`."""
+
+
+def profile(encoder: Encoder) -> Profile:
+    """Return what is known of an encoder; nothing of it leads back to its network."""
+    return Profile(
+        name=encoder.name,
+        stage=encoder.stage,
+        revision=encoder.revision,
+        family=type(encoder).__name__,
+        usage=dict(encoder.usage),
+        layers=dict(encoder.layers),
+        left_out=tuple(encoder.left_out),
+        modalities=tuple(encoder.modalities),
+        needs=tuple(encoder.needs),
+        towers=dict(encoder.towers),
+        masks=encoder.masks,
+    )

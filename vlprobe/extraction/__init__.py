@@ -30,7 +30,7 @@ from vlprobe.store import Store
 from vlprobe.types import FULL, Features, Numbers, Task
 
 if TYPE_CHECKING:
-    from vlprobe.encoders.encoder import Encoder
+    from vlprobe.encoders.encoder import Encoder, Profile
     from vlprobe.extraction.encoding import BadRows
 
 __all__ = [
@@ -82,7 +82,7 @@ def compute(
         encode_chunk(encoder, job, store, advance)
 
 
-def left_out(encoder: Encoder, extraction: Extraction, store: Store, bad_rows: BadRows) -> list[str]:
+def left_out(encoder: Encoder | Profile, extraction: Extraction, store: Store, bad_rows: BadRows) -> list[str]:
     """Return one line for every input that the model could not take, and why.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,31 +63,66 @@ def jobs(asked: Asked, extractions: Sequence[Extraction]) -> list[Job]:
     return [Job(asked, extractions[0].home, chunk) for chunk in chunks(forwards(extractions))]
 
 
+class Shelf:
+    """Holds the model that a process runs: one at a time, for memory is what it has least of.
+
+    Args:
+        load: makes a model of what is asked; `load_model` if None.
+    """
+
+    def __init__(self, load: Callable[[Asked], Encoder] | None = None) -> None:
+        self._load = load or _load
+        self._held: tuple[str, Encoder] | None = None
+
+    def __call__(self, asked: Asked) -> Encoder:
+        """Return a model. One that is not there is loaded, and the other one let go before that."""
+        if self._held is None or self._held[0] != asked.key:
+            self.clear()
+            self._held = asked.key, self._load(asked)
+        return self._held[1]
+
+    def clear(self) -> None:
+        """Let go of the model, and give its memory back."""
+        if self._held is None:
+            return
+        import torch
+
+        self._held = None
+        gc.collect()  # networks are in cycles
+        torch.cuda.empty_cache()
+
+
+def _load(asked: Asked) -> Encoder:
+    from vlprobe.encoders import load_model
+
+    return load_model(asked.spec, folder=asked.folder, device=asked.device)
+
+
 @dataclass
 class _Worker:
     """What this process keeps from one job to the next."""
 
-    models: dict[str, Encoder]
-    """Key of `Asked` -> model."""
+    shelf: Shelf
+    """Holds the model."""
     advance: Callable[[int], None] | None = None
     """Is told of inputs done, where somebody listens in this process."""
     stores: dict[Path, Store] = field(default_factory=dict)
     """Folder -> its store, whose shards are opened once."""
 
 
-_WORKER = _Worker({})
+_WORKER = _Worker(Shelf())
 
 
 @contextmanager
-def at_hand(models: Mapping[str, Encoder], advance: Callable[[int], None]) -> Iterator[None]:
-    """Let jobs that run in this process use models that are loaded, and tell of their progress.
+def at_hand(shelf: Shelf, advance: Callable[[int], None]) -> Iterator[None]:
+    """Let jobs that run in this process use a shelf that is there, and tell of their progress.
 
     Args:
-        models: key of `Asked` -> model.
+        shelf: may hold a model already.
         advance: called with the number of inputs done.
     """
     global _WORKER
-    before, _WORKER = _WORKER, _Worker(dict(models), advance)
+    before, _WORKER = _WORKER, _Worker(shelf, advance)
     try:
         yield
     finally:
@@ -104,14 +140,5 @@ def work(job: Job) -> int:
     told: list[int] = []
     advance = _WORKER.advance or told.append
     store = _WORKER.stores.setdefault(job.asked.store, Store(job.asked.store))
-    encode_chunk(_model(job.asked), job, store, advance)
+    encode_chunk(_WORKER.shelf(job.asked), job, store, advance)
     return sum(told)
-
-
-def _model(asked: Asked) -> Encoder:
-    if asked.key not in _WORKER.models:
-        from vlprobe.encoders import load_model
-
-        _WORKER.models.clear()  # one at a time: memory is what a worker has least of
-        _WORKER.models[asked.key] = load_model(asked.spec, folder=asked.folder, device=asked.device)
-    return _WORKER.models[asked.key]

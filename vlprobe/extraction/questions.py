@@ -6,17 +6,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vlprobe.digest import digest, image_digest
+from vlprobe.encoders.encoder import Encoder, Profile, profile
 from vlprobe.images import open_image
 from vlprobe.pairing import show
 from vlprobe.pooling import SIDES
 from vlprobe.store import Store
 from vlprobe.types import FULL, Example, ImageData, Modality, Numbers, Unit
-
-if TYPE_CHECKING:
-    from vlprobe.encoders.encoder import Encoder
 
 VERSION = 2
 """Part of every address: raise it when the same input would no longer give the same features."""
@@ -116,7 +113,7 @@ def sections(questions: Iterable[Question]) -> dict[str, list[str]]:
 
 
 def request(
-    encoder: Encoder,
+    encoder: Encoder | Profile,
     examples: Sequence[Example],
     unit: Unit,
     how: str,
@@ -126,7 +123,7 @@ def request(
     """Say what is to be computed, without computing it.
 
     Args:
-        encoder: the model.
+        encoder: the model, or what is known of it.
         examples: as a condition pairs them.
         unit: what one row belongs to.
         how: pooling.
@@ -136,23 +133,24 @@ def request(
     Raises:
         BadRow: an image cannot be opened.
     """
-    seen = [show(example, encoder.modalities) for example in examples]
+    known = encoder if isinstance(encoder, Profile) else profile(encoder)
+    seen = [show(example, known.modalities) for example in examples]
     if unit == "word" and not any(example.words for example in seen):
         unit, how = "input", "auto"  # one target each, asked of the image: see `show`
-    apart = _towers(encoder, seen, how)
+    apart = _towers(known, seen, how)
     sides = {
         stream: tuple(_question(show(example, (side,)), unit, how, images) for example in seen)
         for stream, side in apart.items()
     } or {"": tuple(_question(example, unit, how, images) for example in seen)}
-    used = [dict(encoder.usage)] if encoder.usage else []
-    home = digest(VERSION, encoder.revision, type(encoder).__name__, numbers.run, numbers.kept, *used)
+    used = [dict(known.usage)] if known.usage else []
+    home = digest(VERSION, known.revision, known.family, numbers.run, numbers.kept, *used)
     names = [(question.section, question.name) for questions in sides.values() for question in questions]
     # By content, whatever the order: an image model's mismatch is the same extraction.
     key = digest(home, unit, how, sorted(set(names)))
     return Extraction(sides, unit, how, home, key, digest(key, names))
 
 
-def _towers(encoder: Encoder, seen: Sequence[Example], how: str) -> dict[str, Modality]:
+def _towers(encoder: Profile, seen: Sequence[Example], how: str) -> dict[str, Modality]:
     """Return stream -> modality of the streams that are asked by themselves; none where streams meet.
 
     A stream that some examples have nothing for, or that a pooling has no positions in, is not asked.
@@ -167,7 +165,7 @@ def _towers(encoder: Encoder, seen: Sequence[Example], how: str) -> dict[str, Mo
     }
 
 
-def numbers_of(encoder: Encoder, question: Question) -> int:
+def numbers_of(encoder: Encoder | Profile, question: Question) -> int:
     """Return how many numbers a question's rows hold, those of all layers that are given anything."""
     rows = sum(target is not None for target in question.example.target)
     idle = {stream for stream, side in encoder.towers.items() if getattr(question.example, side) is None}
