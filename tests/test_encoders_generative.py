@@ -18,43 +18,86 @@ from vlprobe.types import ROLES
 CLS, WORD, PATCH, NONE = (ROLES.index(role) for role in ("cls", "word", "patch", ""))
 TEXTS = ["A dog sits on the mat.", "two red chairs, a dog and a cat!"]
 IMAGES = [tiny.png(tiny.noise(60, 90)), tiny.png(tiny.noise(100, 60, 1))]
+CHAT = "{}<|im_end|>\n<|im_start|>assistant\n"
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+USER = "<|im_start|>user\n"
+QWEN = "<|vision_start|><|image_pad|><|vision_end|>"
+GEMMA = "{}<end_of_turn>\n<start_of_turn>model\n"
 PROMPTS = {
     "llava": ("USER: <image>\n{} ASSISTANT:", "USER: {} ASSISTANT:"),
-    "qwen2_vl": (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-        "<|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n",
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-        "{}<|im_end|>\n<|im_start|>assistant\n",
+    "llava_next": ("[INST] <image>\n{} [/INST]", "[INST] {} [/INST]"),
+    "llava_onevision": (
+        "<|im_start|>user <image>\n{}<|im_end|><|im_start|>assistant\n",
+        "<|im_start|>user \n{}<|im_end|><|im_start|>assistant\n",
     ),
-    "qwen3_vl": (
-        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n",
-        "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "qwen2_vl": (SYSTEM + USER + QWEN + CHAT, SYSTEM + USER + CHAT),
+    "qwen2_5_vl": (SYSTEM + USER + QWEN + CHAT, SYSTEM + USER + CHAT),
+    "qwen3_vl": (USER + QWEN + CHAT, USER + CHAT),
+    "paligemma": ("<image><bos>{}\n", "<bos>{}\n"),
+    "gemma3": ("<bos><start_of_turn>user\n<start_of_image>" + GEMMA, "<bos><start_of_turn>user\n" + GEMMA),
+    "idefics3": (
+        "<|begin_of_text|>User:<image>{}<end_of_utterance>\nAssistant:",
+        "<|begin_of_text|>User: {}<end_of_utterance>\nAssistant:",
+    ),
+    "smolvlm": (
+        "<|im_start|>User:<image>{}<end_of_utterance>\nAssistant:",
+        "<|im_start|>User: {}<end_of_utterance>\nAssistant:",
     ),
 }
-PROMPTS["qwen2_5_vl"] = PROMPTS["qwen2_vl"]
 """Model type -> what its publishers say a user's turn looks like, with an image and without one."""
+PLACES = {
+    "gemma3": ("<start_of_image>", "\n\n<start_of_image>{image}<end_of_image>\n\n"),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), ("<|image_pad|>", "{image}")),
+}
+"""Model type -> how they write an image there, and how it reaches the tokenizer; others write <image>."""
 
 
-def llava_inputs(images, words, image, prompt):
-    return hf.LlavaProcessor(
-        images, words, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
-    )(images=[image], text=[prompt], return_tensors="pt")
+def llava_inputs(images, words, image, prompt, network):
+    settings = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    kind = hf.LlavaProcessor if type(images).__name__.startswith("CLIP") else hf.LlavaNextProcessor
+    return kind(images, words, **settings)(images=[image], text=[prompt], return_tensors="pt")
 
 
-def qwen_inputs(images, words, image, prompt):
-    """As Qwen2VLProcessor writes it, which cannot be made without torchvision."""
+def counted_inputs(images, words, image, prompt, network):
+    """Of models whose processor cannot be made without torchvision: as many tokens as the network has features."""
     made = images([image], return_tensors="pt")
-    count = int(made["image_grid_thw"].prod()) // 4
-    inputs = words(prompt.replace("<|image_pad|>", "<|image_pad|>" * count), return_tensors="pt")
-    types = (inputs["input_ids"] == words.convert_tokens_to_ids("<|image_pad|>")).long()
-    return {**inputs, **made, "mm_token_type_ids": types}
+    count = len(features(network.model.get_image_features(**eyes(made))))
+    token = words.convert_ids_to_tokens(network.config.image_token_id)
+    inputs = words(prompt.replace(token, token * count), return_tensors="pt")
+    types = (inputs["input_ids"] == network.config.image_token_id).long()
+    return {**inputs, **eyes(made), **({"mm_token_type_ids": types} if token == "<|image_pad|>" else {})}
+
+
+def paligemma_inputs(images, words, image, prompt, network):
+    images.image_seq_length = 16
+    inputs = hf.PaliGemmaProcessor(images, words)(
+        images=[image], text=[prompt.replace("<bos>", "").removesuffix("\n")], return_tensors="pt"
+    )
+    return {name: inputs[name] for name in inputs if name != "labels"}
+
+
+def gemma_inputs(images, words, image, prompt, network):
+    return hf.Gemma3Processor(images, words, image_seq_length=4)(
+        images=[image], text=[prompt], return_tensors="pt", add_special_tokens=False
+    )
+
+
+def idefics_inputs(images, words, image, prompt, network):
+    """SmolVLM's prompts are written as Idefics3's."""
+    return hf.Idefics3Processor(images, words, image_seq_len=4)(
+        images=[[image]], text=[prompt], return_tensors="pt", add_special_tokens=False
+    )
 
 
 INPUTS = {
-    "llava": llava_inputs,
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), qwen_inputs),
+    **dict.fromkeys(("llava", "llava_next"), llava_inputs),
+    **dict.fromkeys(("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"), counted_inputs),
+    "paligemma": paligemma_inputs,
+    "gemma3": gemma_inputs,
+    **dict.fromkeys(("idefics3", "smolvlm"), idefics_inputs),
 }
 """Model type -> what transformers' own processor makes of an image and a prompt."""
+NAMES = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
 
 
 @pytest.fixture(scope="module", params=list(ROWS))
@@ -80,16 +123,23 @@ def referee(kind, folder, text, image):
     """transformers' own processor and network: (inputs, outputs, the image's outputs or None)."""
     with quiet(), torch.inference_mode():
         network = getattr(hf, generative.CLASSES[kind]).from_pretrained(folder).eval()
-        words = hf.AutoTokenizer.from_pretrained(folder)
+        extra = {"extra_special_tokens": NAMES} if kind == "gemma3" else {}
+        words = hf.AutoTokenizer.from_pretrained(folder, **extra)
         seeing, blind = PROMPTS[kind]
         if image is None:
-            inputs = words(blind.format(text), return_tensors="pt")
-            return inputs, network(**inputs, output_hidden_states=True), None
+            begun = blind.startswith(("<bos>", "<|begin_of_text|>"))
+            inputs = words(blind.format(text), return_tensors="pt", add_special_tokens=not begun)
+            types = {"token_type_ids": torch.zeros_like(inputs["input_ids"])} if kind == "paligemma" else {}
+            return inputs, network(**inputs, **types, output_hidden_states=True), None
         images = hf.AutoImageProcessor.from_pretrained(folder, backend="pil")
-        inputs = INPUTS[kind](images, words, open_image(image), seeing.format(text))
-        eyes = {name: inputs[name] for name in inputs if name.startswith(("pixel", "image"))}
-        seen = network.model.get_image_features(**eyes, output_hidden_states=True)
+        inputs = INPUTS[kind](images, words, open_image(image), seeing.format(text), network)
+        seen = network.model.get_image_features(**eyes(inputs), output_hidden_states=True)
         return inputs, network(**inputs, output_hidden_states=True), seen
+
+
+def eyes(inputs):
+    """What of a processor's inputs is of images."""
+    return {name: inputs[name] for name in inputs if name.startswith(("pixel", "image"))}
 
 
 @pytest.mark.parametrize("image", [*IMAGES, None], ids=["wide", "high", "no image"])
@@ -143,7 +193,11 @@ def still(model):
             torch.nn.init.zeros_(parameter)
 
 
-REACH = {}
+REACH = {
+    **dict.fromkeys(("paligemma", "gemma3", "llava_next"), 5),
+    **dict.fromkeys(("idefics3", "smolvlm"), 7),
+    "llava_onevision": 20,
+}
 """Model type -> how far resampling spreads a marked pixel, in pixels of an image of 64; default: 2."""
 
 
@@ -229,7 +283,7 @@ def test_masks_and_long_texts_are_refused(model):
 
 def test_what_a_model_is_asked_with_is_part_of_the_address(kind, folder, model):
     seeing, blind = PROMPTS[kind]
-    wanted = {"prompt": seeing.replace(generative.BLOCKS[kind], "{image}"), "prompt without an image": blind}
+    wanted = {"prompt": seeing.replace(*PLACES.get(kind, ("<image>", "{image}"))), "prompt without an image": blind}
     assert {name: text.replace("{text}", "{}") for name, text in model.usage.items()} == wanted
     other = load_model(tiny.spec(kind, folder), device="cpu")
     homes = []
@@ -242,5 +296,5 @@ def test_what_a_model_is_asked_with_is_part_of_the_address(kind, folder, model):
 
 def test_a_tokenizer_that_cuts_an_image_otherwise_is_refused(model, monkeypatch):
     monkeypatch.setattr(model.reader, "image", 0)
-    with pytest.raises(CheckpointError, match="makes 0 image tokens of a prompt, where the model makes"):
+    with pytest.raises(CheckpointError, match=r"makes \d image tokens of a prompt, where the model makes"):
         model.encode([tiny.example("0", "dog", IMAGES[0])])

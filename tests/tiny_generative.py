@@ -9,9 +9,19 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 WORDS = ["dog", "cat", "sit", "the", "mat", "red", "chair", "USER", "ASSIST"]
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"]
 QWEN = [*QWEN, "<|image_pad|>"]
+GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>"]
+TILES = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+FENCES = ["<global-img>", *TILES, "<end_of_utterance>", "<fake_token_around_image>", "<image>"]
+CHAT = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 SPECIALS = {
     "llava": ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
+    "llava_next": ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
+    "llava_onevision": [*CHAT, "<video>", "<image>"],
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), QWEN),
+    "paligemma": [*GEMMA, "<loc0000>", "<image>"],
+    "gemma3": [*GEMMA, "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>"],
+    "idefics3": ["<|begin_of_text|>", "<|eot_id|>", "<pad>", *FENCES],
+    "smolvlm": [*CHAT, *FENCES],
 }
 """Model type -> special tokens of its tokenizer, with the ids from 0 on."""
 
@@ -48,6 +58,24 @@ def sizes(model_type: str) -> dict[str, int]:
     return {**TEXT, "vocab_size": len(pieces(model_type)) + 1}
 
 
+NAMED = {
+    **dict.fromkeys(
+        ("llava", "llava_next"), {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    ),
+    **dict.fromkeys(
+        ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+        {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    ),
+    **dict.fromkeys(
+        ("paligemma", "gemma3"),
+        {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"},
+    ),
+    "idefics3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<pad>"},
+    "smolvlm": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
+}
+"""Model type -> special tokens that its tokenizer knows by name."""
+
+
 def save_tokenizer(model_type: str, folder: Path) -> None:
     """Write a byte-level tokenizer that begins texts as the model's does."""
     vocabulary = {token: place for place, token in enumerate(pieces(model_type))}
@@ -56,18 +84,17 @@ def save_tokenizer(model_type: str, folder: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS[model_type]])
-    named = {}
-    if model_type == "llava":
-        named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    if model_type.startswith("qwen"):
-        named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    if named.get("bos_token") == "<s>":
+    named = NAMED[model_type]
+    begin = named.get("bos_token")
+    if begin and model_type != "smolvlm":
         backend.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+            single=f"{begin} $A", special_tokens=[(begin, vocabulary[begin])]
         )
     hf.PreTrainedTokenizerFast(tokenizer_object=backend, **named).save_pretrained(folder)
 
 
+SHAPES = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
+"""Heights and widths that an image may be tiled in."""
 PATCH = {"patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2}
 QWEN_VISION = {"depth": 3, "hidden_size": 24, "out_hidden_size": 16, "num_heads": 2, "intermediate_size": 24}
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}}
@@ -83,6 +110,52 @@ CONFIGS = {
         vision_config=hf.CLIPVisionConfig(**IMAGE),
         text_config=hf.LlamaConfig(**sizes("llava")),
         image_token_index=number("llava", "<image>"),
+    ),
+    "llava_next": lambda: hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**IMAGE),
+        text_config=hf.MistralConfig(**sizes("llava_next")),
+        image_token_index=number("llava_next", "<image>"),
+        image_grid_pinpoints=SHAPES,
+    ),
+    "llava_onevision": lambda: hf.LlavaOnevisionConfig(
+        vision_config=hf.SiglipVisionConfig(**IMAGE, vision_use_head=False),
+        text_config=hf.Qwen2Config(**sizes("llava_onevision")),
+        image_token_index=number("llava_onevision", "<image>"),
+        video_token_index=number("llava_onevision", "<video>"),
+        image_grid_pinpoints=SHAPES,
+        vision_aspect_ratio="anyres_max_2",
+    ),
+    "paligemma": lambda: hf.PaliGemmaConfig(
+        vision_config=hf.SiglipVisionConfig(**IMAGE, projection_dim=16, vision_use_head=False),
+        text_config=hf.GemmaConfig(**sizes("paligemma"), head_dim=8),
+        image_token_index=number("paligemma", "<image>"),
+        projection_dim=16,
+    ),
+    "gemma3": lambda: hf.Gemma3Config(
+        vision_config=hf.SiglipVisionConfig(**IMAGE, vision_use_head=False),
+        text_config=hf.Gemma3TextConfig(
+            **sizes("gemma3"),
+            head_dim=8,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            query_pre_attn_scalar=8,
+        ),
+        image_token_index=number("gemma3", "<image_soft_token>"),
+        boi_token_index=number("gemma3", "<start_of_image>"),
+        eoi_token_index=number("gemma3", "<end_of_image>"),
+        mm_tokens_per_image=4,
+    ),
+    "idefics3": lambda: hf.Idefics3Config(
+        vision_config=IMAGE,
+        text_config=hf.LlamaConfig(**sizes("idefics3")),
+        image_token_id=number("idefics3", "<image>"),
+        scale_factor=2,
+    ),
+    "smolvlm": lambda: hf.SmolVLMConfig(
+        vision_config=IMAGE,
+        text_config=hf.LlamaConfig(**sizes("smolvlm")),
+        image_token_id=number("smolvlm", "<image>"),
+        scale_factor=2,
     ),
     "qwen2_vl": lambda: hf.Qwen2VLConfig(
         text_config={**sizes("qwen2_vl"), **MROPE},
@@ -105,11 +178,30 @@ CONFIGS = {
 }
 CLASSES = {
     "llava": "LlavaForConditionalGeneration",
+    "llava_next": "LlavaNextForConditionalGeneration",
+    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "paligemma": "PaliGemmaForConditionalGeneration",
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "idefics3": "Idefics3ForConditionalGeneration",
+    "smolvlm": "SmolVLMForConditionalGeneration",
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
 }
+SQUARE = {"height": 32, "width": 32}
 PROCESSORS = {
+    "llava_next": lambda: hf.LlavaNextImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size=SQUARE, image_grid_pinpoints=SHAPES, resample=2
+    ),
+    "llava_onevision": lambda: hf.LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=SHAPES, resample=2),
+    "paligemma": lambda: hf.SiglipImageProcessorPil(size=SQUARE, resample=2),
+    "gemma3": lambda: hf.Gemma3ImageProcessorPil(size=SQUARE, resample=2),
+    "idefics3": lambda: hf.Idefics3ImageProcessorPil(
+        size={"longest_edge": 96}, max_image_size={"longest_edge": 32}, resample=2
+    ),
+    "smolvlm": lambda: hf.SmolVLMImageProcessorPil(
+        size={"longest_edge": 96}, max_image_size={"longest_edge": 32}, resample=2
+    ),
     "llava": lambda: hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
     **dict.fromkeys(
         ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
@@ -119,5 +211,3 @@ PROCESSORS = {
     ),
 }
 TOKENIZERS = {kind: partial(save_tokenizer, kind) for kind in SPECIALS}
-BLOCKS = {"llava": "<image>", **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "<|image_pad|>")}
-"""Model type -> what its template has in place of the image tokens."""

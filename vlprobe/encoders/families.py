@@ -149,10 +149,10 @@ FAMILIES: dict[str, Family] = {
     "llava": Family(
         module="vlprobe.encoders.generative",
         kind="Generative",
-        types=("llava",),
+        types=("llava", "llava_next", "llava_onevision"),
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
-        about="LLaVA-1.5: a language model that reads an image as tokens among its words",
+        about="LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision: language models that read an image as tokens among their words",
     ),
     "qwen-vl": Family(
         module="vlprobe.encoders.generative",
@@ -161,5 +161,29 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="Qwen2-VL, Qwen2.5-VL, Qwen3-VL: image tokens of images of any size",
+    ),
+    "paligemma": Family(
+        module="vlprobe.encoders.generative",
+        kind="Generative",
+        types=("paligemma",),
+        modalities=("text", "image"),
+        layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
+        about="PaliGemma, PaliGemma 2: image and prompt are read in both directions",
+    ),
+    "gemma3": Family(
+        module="vlprobe.encoders.generative",
+        kind="Generative",
+        types=("gemma3",),
+        modalities=("text", "image"),
+        layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
+        about="Gemma 3 with images: image tokens see each other in both directions",
+    ),
+    "idefics3": Family(
+        module="vlprobe.encoders.generative",
+        kind="Generative",
+        types=("idefics3", "smolvlm"),
+        modalities=("text", "image"),
+        layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
+        about="Idefics3, SmolVLM: image tokens of tiles of an image, then of the whole",
     ),
 }

@@ -61,7 +61,7 @@ class Generative(Encoder):
         self.connector, self.norm = modules[self.row.connector], modules[f"{self.row.decoder}.norm"]
         tokenizer = load_tokenizer(checkpoint, text.vocab_size)
         image, place = int(config.image_token_id), checkpoint.source
-        template = self.row.template(tokenizer)
+        template = self.row.asked(text, tokenizer)
         self.reader = PromptReader(tokenizer, template, text.max_position_embeddings, image, place)
         eye = Eye(config, load_processor(checkpoint), tokenizer.convert_ids_to_tokens(image), place)
         self.sight = self.row.sight(eye)

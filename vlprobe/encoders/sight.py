@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,11 @@ class Whole(Sight):
         CheckpointError: another vision tower than CLIP's or SigLIP's, or an unknown processor.
     """
 
-    processors = ("CLIPImageProcessorPil", "SiglipImageProcessorPil", "LlavaImageProcessorPil")
+    processors: ClassVar[tuple[str, ...]] = (
+        "CLIPImageProcessorPil",
+        "SiglipImageProcessorPil",
+        "LlavaImageProcessorPil",
+    )
 
     def __init__(self, eye: Eye) -> None:
         super().__init__(eye)
@@ -107,7 +112,7 @@ class Whole(Sight):
         # "default" is without the tower's first position, whatever that is; PaliGemma knows no such setting.
         strategy = eye.config.to_dict().get("vision_feature_select_strategy", "full")
         self.dropped = int(strategy == "default")
-        self.merged = 1
+        self.merged = 1  # patches on a side of what one token is made of
 
     def __call__(self, example: Example) -> Seen:
         """Return an example's image, processed.
@@ -128,15 +133,30 @@ class Whole(Sight):
         side = self.merged
         cell = (self.patch[0] * side, self.patch[1] * side)
         tokens = tower[self.dropped :] if side == 1 else picture.frame.boxes(rows // side, columns // side, cell)
-        return Seen({"pixel_values": picture.pixels[None]}, tower, tokens, tokens, self.block(len(tokens)))
-
-    def block(self, count: int) -> str:
-        """Return what stands for an image of so many tokens in the prompt."""
-        return self.token * count
+        return Seen({"pixel_values": picture.pixels[None]}, tower, tokens, tokens, self.token * len(tokens))
 
     def length(self, size: Size) -> float:
         """Return how many tokens an image becomes: always as many."""
         return float(np.prod(self.size) / np.prod(self.patch) / self.merged**2)
+
+
+class Averaged(Whole):
+    """An image as one square of patches, of which the connector averages each small square into a token: Gemma 3.
+
+    Raises:
+        CheckpointError: an unknown processor, or one that adds crops of the image (pan and scan).
+    """
+
+    processors = ("Gemma3ImageProcessorPil",)
+
+    def __init__(self, eye: Eye) -> None:
+        super().__init__(eye)
+        self.merged = self.size[0] // self.patch[0] // math.isqrt(eye.config.mm_tokens_per_image)
+        if eye.processor.do_pan_and_scan:
+            raise CheckpointError(
+                f"{eye.place}: its preprocessor_config.json says do_pan_and_scan, which adds crops of long images; "
+                "their tokens have no boxes here: set it to false, as Gemma 3 is used by default"
+            )
 
 
 def nowhere(count: int) -> np.ndarray:
