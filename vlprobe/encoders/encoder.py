@@ -21,9 +21,9 @@ class Encoder(ABC):
     A subclass states `modalities` and `layers`, and writes `encode`. `load_model` fills in the rest.
     """
 
-    modalities: ClassVar[tuple[Modality, ...]]
+    modalities: tuple[Modality, ...]
     """What it reads: ("text",), ("image",) or ("text", "image")."""
-    needs: ClassVar[tuple[Modality, ...]] = ()
+    needs: tuple[Modality, ...] = ()
     """Modalities that it cannot do without. A joint model that also takes a text alone, or an image alone,
     leaves this empty; what it is not given is None in the example."""
     towers: ClassVar[Mapping[str, Modality]] = {}

@@ -119,6 +119,31 @@ FAMILIES: dict[str, Family] = {
         originals=(".pth",),
         regions=True,
     ),
+    "flava": Family(
+        module="vlprobe.encoders.flava",
+        kind="Flava",
+        types=("flava",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.projection, vision.0-m, vision.norm, vision.projection, "
+        "joint.0-k, joint.norm, joint.pooler",
+        about="FLAVA: a text and an image encoder, and one over what both put out",
+    ),
+    "bridgetower": Family(
+        module="vlprobe.encoders.bridgetower",
+        kind="BridgeTower",
+        types=("bridgetower",),
+        modalities=("text", "image"),
+        layers="language.0-n, vision.0-m, vision.norm, joint.0-k, joint.pooler",
+        about="BridgeTower: a text and an image encoder, whose upper layers feed two streams that meet",
+    ),
+    "qformer": Family(
+        module="vlprobe.encoders.qformer",
+        kind="QFormer",
+        types=("blip-2",),
+        modalities=("text", "image"),
+        layers="vision.0-m, vision.norm, joint.0-n",
+        about="BLIP-2's Q-Former: queries that ask an image encoder, beside a text",
+    ),
     "clip": Family(
         module="vlprobe.encoders.clip",
         kind="Clip",

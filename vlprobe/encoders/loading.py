@@ -70,6 +70,7 @@ def load_network(
     classes: Mapping[str, str | type],
     device: torch.device,
     original: Original | None = None,
+    spare: str = "",
 ) -> Loaded:
     """Build the network of a checkpoint, with all its weights or not at all.
 
@@ -78,6 +79,7 @@ def load_network(
         classes: model_type -> the class, or its name in transformers.
         device: where to put it.
         original: what a released file holds; None: `checkpoint.folder` is in transformers' layout.
+        spare: pattern of the names of weights that the class has and no probed layer reads: they may be missing.
 
     Raises:
         CheckpointError: a file cannot be read; weights of the probed layers are missing or of another shape.
@@ -110,7 +112,7 @@ def load_network(
         files = [checkpoint.file] if checkpoint.file else files
         names = ", ".join(str(file) for file in files) or f"a network from {checkpoint.folder / 'config.json'}"
         raise CheckpointError(f"{checkpoint.source}: {names} cannot be read: {_cause(error)}") from error
-    pooler = _check_complete(checkpoint, model, info, strict=original is not None)
+    pooler = _check_complete(checkpoint, model, _needed(info, spare), strict=original is not None)
     model = model.float().eval().to(device)
     if original:
         heads = {} if checkpoint.random else original.heads
@@ -257,6 +259,11 @@ def _check_readable(checkpoint: Checkpoint, file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{checkpoint.source}: {file} cannot be read: {_cause(error)}") from error
+
+
+def _needed(info: Mapping[str, Any], spare: str) -> Mapping[str, Any]:
+    """Return transformers' report on loading a network, without missing weights that no probed layer reads."""
+    return {**info, "missing_keys": [name for name in info["missing_keys"] if not (spare and re.match(spare, name))]}
 
 
 def _check_complete(checkpoint: Checkpoint, model: Any, info: Mapping[str, Any], *, strict: bool) -> bool:

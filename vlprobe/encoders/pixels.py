@@ -22,6 +22,8 @@ PLAIN = (
     "SiglipImageProcessorPil",
     "Gemma3ImageProcessorPil",
     "LlavaImageProcessorPil",
+    "FlavaImageProcessorPil",
+    "BlipImageProcessorPil",
 )
 """Image processors that resize by the rules of `size`, then crop the middle by `crop_size`."""
 SQUARE = "LlavaImageProcessorPil"
@@ -30,6 +32,10 @@ CROP_PCT = "ConvNextImageProcessorPil"
 """Resizes below 384 pixels to shortest_edge / crop_pct and crops the middle square, else warps to a square."""
 VILT = "ViltImageProcessorPil"
 """Resizes both sides to multiples of 32 within limits; never crops."""
+BRIDGETOWER = "BridgeTowerImageProcessorPil"
+"""Resizes as ViLT's does, then crops the middle square by the shortest edge of `crop_size`."""
+LONGEST = 1333 / 800
+"""Of BridgeTower's resizing: the longer side, at most, as a multiple of the shorter one that is asked for."""
 NAFLEX = "Siglip2ImageProcessorPil"
 """Resizes both sides to multiples of a patch, as many patches as there may be, and cuts them out; never crops."""
 
@@ -112,7 +118,7 @@ class ImageReader:
     """
 
     def __init__(self, processor: Any, place: str, workers: int = 0) -> None:
-        known = (*PLAIN, CROP_PCT, VILT, NAFLEX)
+        known = (*PLAIN, CROP_PCT, VILT, BRIDGETOWER, NAFLEX)
         if type(processor).__name__ not in known:
             raise CheckpointError(
                 f"{place}: its preprocessor_config.json names {type(processor).__name__}, whose cropping is not known "
@@ -256,6 +262,10 @@ class Reading:
         """Return the (height, width) after resizing, and the sizes of the central crops that follow."""
         processor = self.processor
         target, crops, resized = processor.size, [], size
+        if type(processor).__name__ == BRIDGETOWER:
+            edge = processor.crop_size.shortest_edge
+            resized = _divided(size, target.shortest_edge, processor.size_divisor) if processor.do_resize else size
+            return resized, [(edge, edge)] if processor.do_center_crop else []
         if processor.do_resize and type(processor).__name__ == CROP_PCT:
             edge = target.shortest_edge
             warped = edge >= 384
@@ -279,6 +289,17 @@ def _shortest(size: tuple[int, int], edge: int) -> tuple[int, int]:
     """Scale (height, width) so that the shorter side is `edge`; the longer one is rounded down."""
     height, width = size
     return (int(edge * height / width), edge) if width <= height else (edge, int(edge * width / height))
+
+
+def _divided(size: tuple[int, int], edge: int, divisor: int) -> tuple[int, int]:
+    """Scale (height, width) so that the shorter side is `edge`, unless the longer grows too long; in whole divisors."""
+    scale = edge / min(size)
+    height, width = (float(edge), scale * size[1]) if size[0] < size[1] else (scale * size[0], float(edge))
+    longest = int(LONGEST * edge)
+    if max(height, width) > longest:
+        scale = longest / max(height, width)
+        height, width = scale * height, scale * width
+    return int(height + 0.5) // divisor * divisor, int(width + 0.5) // divisor * divisor
 
 
 def pair(size: int | Sequence[int]) -> Size:

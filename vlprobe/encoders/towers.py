@@ -1,4 +1,4 @@
-"""Dual encoders: a text tower and an image tower that never see each other."""
+"""Models of texts and images in patches; dual encoders, whose text tower and image tower never see each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.pixels import Grid, ImageReader, Size
 from vlprobe.encoders.taps import pooled, residual_blocks
-from vlprobe.encoders.text import TextReader
+from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden, Modality
@@ -21,16 +21,13 @@ VECTORS = ("pooler", "projection")
 """Layers of a tower that are one vector: what it pools, before and after its projection into the shared space."""
 
 
-class Towers(Encoder):
-    """Two transformers side by side, `language` and `vision`, each run on what it is given and on that alone.
+class Pair(Encoder):
+    """A model that reads a text, an image, or both, the image as a grid of patches: what it reads them with.
 
-    Given a text alone it has no layers of `vision`, given an image alone none of `language`. A family states how its
-    towers are run; what it reads them with, it sets up in its constructor.
+    A family sets that up in its constructor.
     """
 
-    modalities = ("text", "image")
-    towers: ClassVar[Mapping[str, Modality]] = {"language": "text", "vision": "image"}
-    masks = False
+    modalities: tuple[Modality, ...] = ("text", "image")
 
     device: torch.device
     """Where it runs."""
@@ -43,22 +40,9 @@ class Towers(Encoder):
     size: Size | None
     """Height and width of the images that it takes; None: any."""
     before: int
-    """Positions of the vision tower before its patches."""
+    """Positions of an image before its patches."""
     seen: float
     """Positions of an image, at most."""
-
-    @abstractmethod
-    def language(self, ids: torch.Tensor, mask: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for texts.
-
-        Args:
-            ids: (batch, position) token ids.
-            mask: (batch, position) int64, 0 is padding.
-        """
-
-    @abstractmethod
-    def vision(self, grid: Grid) -> Mapping[str, torch.Tensor]:
-        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for images."""
 
     def grid(self, batch: Sequence[Example]) -> Grid:
         """Read the images of a batch.
@@ -79,12 +63,12 @@ class Towers(Encoder):
             return image
         return image + (self.text.limit if self.text.fill else super().length(example))
 
-    def encode(self, batch: Sequence[Example]) -> list[Hidden]:
-        """Return the layers of the text tower where the examples have texts, then those of the image tower.
+    def read(self, batch: Sequence[Example]) -> tuple[Pieces | None, Grid | None]:
+        """Return the texts and the images of a batch, None for what its examples do not have.
 
         Raises:
-            BadRow: neither text nor image; an image that cannot be decoded; a text of more tokens than the model has
-                positions, or with a masked word, for which neither tower was given a token.
+            BadRow: neither text nor image, or not the same of both throughout; an image that cannot be decoded; a text
+                of more tokens than the model has positions, or with a masked word, for which it was given no token.
             CheckpointError: the preprocessor makes images of a size that the model does not take.
         """
         texts = [example.text is not None for example in batch]
@@ -93,18 +77,48 @@ class Towers(Encoder):
             if (text, image) != (any(texts), any(images)) or not (text or image):
                 lacks = "neither text nor image" if not (text or image) else "no image" if text else "no text"
                 raise BadRow(example.place or example.id, f"example {example.id} has {lacks}")
+        return self.text.read(batch) if any(texts) else None, self.grid(batch) if any(images) else None
+
+
+class Towers(Pair):
+    """Two transformers side by side, `language` and `vision`, each run on what it is given and on that alone.
+
+    Given a text alone it has no layers of `vision`, given an image alone none of `language`. A family states how its
+    towers are run.
+    """
+
+    towers: ClassVar[Mapping[str, Modality]] = {"language": "text", "vision": "image"}
+    masks = False
+
+    @abstractmethod
+    def language(self, ids: torch.Tensor, mask: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for texts.
+
+        Args:
+            ids: (batch, position) token ids.
+            mask: (batch, position) int64, 0 is padding.
+        """
+
+    @abstractmethod
+    def vision(self, grid: Grid) -> Mapping[str, torch.Tensor]:
+        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for images."""
+
+    def encode(self, batch: Sequence[Example]) -> list[Hidden]:
+        """Return the layers of the text tower where the examples have texts, then those of the image tower.
+
+        Raises:
+            BadRow, CheckpointError: see `read`.
+        """
+        pieces, grid = self.read(batch)
         hidden: list[Hidden] = []
-        if any(texts):
-            pieces = self.text.read(batch)
-            nowhere = np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
+        if pieces is not None:
             with as_asked(self.device):
                 states = self.language(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
-            hidden += [_hidden(layer, state, pieces.role, pieces.word, nowhere) for layer, state in states.items()]
-        if any(images):
-            grid = self.grid(batch)
+            hidden += [named(layer, state, of_text(pieces)) for layer, state in states.items()]
+        if grid is not None:
             with as_asked(self.device):
                 states = self.vision(grid)
-            hidden += [_hidden(layer, state, grid.role, grid.word, grid.box) for layer, state in states.items()]
+            hidden += [named(layer, state, of_image(grid)) for layer, state in states.items()]
         return hidden
 
 
@@ -129,7 +143,20 @@ def addresses(stream: str, config: Any) -> dict[str, int]:
     return dict.fromkeys((f"{stream}.{name}" for name in names), config.hidden_size)
 
 
-def _hidden(layer: str, states: torch.Tensor, role: np.ndarray, word: np.ndarray, box: np.ndarray) -> Hidden:
-    if layer.endswith(VECTORS):
-        return pooled(layer, states)
-    return Hidden(layer, states, role, word, box)
+Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Role, word and box of every position, as in `Hidden`."""
+
+
+def of_text(pieces: Pieces) -> Positions:
+    """Return what the positions of a text are."""
+    return pieces.role, pieces.word, np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
+
+
+def of_image(grid: Grid) -> Positions:
+    """Return what the positions of an image are."""
+    return grid.role, grid.word, grid.box
+
+
+def named(layer: str, states: torch.Tensor, positions: Positions) -> Hidden:
+    """Return a layer of (batch, position, width), or, of what a tower pools, (batch, width)."""
+    return pooled(layer, states) if layer.endswith(VECTORS) else Hidden(layer, states, *positions)
