@@ -20,6 +20,7 @@ from vlprobe.findings.reliance import AllReliance, Reliance
 from vlprobe.provenance import DescribedModel, DescribedTask, Provenance
 from vlprobe.results import SCHEMA
 from vlprobe.sharing.features import Indexed
+from vlprobe.similarity.alike import Alike, AllAlike, LayerOf
 from vlprobe.types import Predictions, Result, Sent, Source
 
 FOLDER = Path(vlprobe.__file__).parent / "schemas"
@@ -29,6 +30,7 @@ FILES = {
     "study": (Provenance, "study.json"),
     "findings": (AllFindings, "findings.json"),
     "reliance": (AllReliance, "reliance.json"),
+    "similarity": (AllAlike, "similarity.json"),
 }
 """Schema -> what the file is written from, and what it is a schema of."""
 
@@ -37,6 +39,7 @@ TABLES = {
     "study.json": (Provenance, DescribedModel, DescribedTask, Source),
     "findings.json": (AllFindings, Finding),
     "reliance.json": (AllReliance, Reliance),
+    "similarity.json": (AllAlike, Alike, LayerOf),
     "predictions": (Predictions, Sent),
     "features/index.jsonl": (Indexed,),
 }

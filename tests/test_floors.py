@@ -17,7 +17,7 @@ FLOORS = [
     ["calibration", "sharing"],
     ["study"],
     ["run", "estimate", "provenance", "report", "zoo"],
-    ["plan", "findings", "audit"],
+    ["plan", "findings", "audit", "similarity"],
     ["cells"],
     ["controls"],
     ["extraction", "results", "study_file", "comparisons", "listening"],

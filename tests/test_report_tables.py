@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from vlprobe.cli import app
 from vlprobe.errors import DataError
 from vlprobe.findings import write_findings
-from vlprobe.report.contents import in_order, read_contents
+from vlprobe.report.contents import read_contents
+from vlprobe.report.layers import in_order
 from vlprobe.report.tables import Table, comma_separated, latex, long_table, main_table, markdown, tex
 
 NASTY = r"""<script>alert("1")</script> \x_{a}^b & 100% #1 $x$ ~ | `c` *d* --e 'f'"""

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import schemas  # noqa: E402
 
-FILES = {"study": "study.json", "findings": "findings.json", "reliance": "reliance.json"}
+FILES = {name: f"{name}.json" for name in ("study", "findings", "reliance", "similarity")}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.listening import LISTENERS, Heard, Layer
 from vlprobe.plan import Plan
 from vlprobe.results import Results
+from vlprobe.similarity.measure import tell_similarity
 from vlprobe.store import Damaged, Store
 from vlprobe.study_file import StudyFile
 from vlprobe.types import SPLITS, Features, Result
@@ -53,7 +54,8 @@ class Bars(Protocol):
 def run(plan: Plan, results: Results, workplace: Workplace, progress: bool) -> list[Result]:
     """Compute what a plan lacks and return all its results, those that were there included.
 
-    What they tell goes to `findings.json` and `reliance.json`, also when the run is stopped on its way.
+    What they tell goes to `findings.json` and `reliance.json`, also when the run is stopped on its way; at its end, how
+    alike layers are to `similarity.json`.
 
     Args:
         plan: what to compute.
@@ -78,6 +80,7 @@ def run(plan: Plan, results: Results, workplace: Workplace, progress: bool) -> l
             _tell(results, found, complete=False)
         raise
     _tell(results, found, complete=True)
+    tell_similarity(plan.cells, workplace.file.seeds[0], results, workplace.store)
     if any(notes.values()):
         content = results.description()
         results.describe(content | {name: [*content.get(name, ()), *lines] for name, lines in notes.items()})

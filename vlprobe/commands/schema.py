@@ -16,6 +16,7 @@ class File(StrEnum):
     study = "study"
     findings = "findings"
     reliance = "reliance"
+    similarity = "similarity"
 
 
 def schema(file: Annotated[File, typer.Argument(help="The file.", show_default=False)]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlprobe.findings import Finding, Reliance, count, headlines
 from vlprobe.findings.folder import open_folder
+from vlprobe.report.alike import read_alike
+from vlprobe.report.layers import address, in_order
 from vlprobe.report.summary import summarise
 from vlprobe.types import Result
 
@@ -23,7 +24,8 @@ def read_contents(folder: Path) -> dict[str, Any]:
     """
     opened = open_folder(folder)
     made = contents(opened.chosen, opened.findings(), opened.reliance(), opened.described)
-    return made | {"folder": str(folder)}
+    similarity = read_alike(folder, made["models"], list(made["tasks"]))
+    return made | {"folder": str(folder), "similarity": similarity}
 
 
 def contents(
@@ -35,7 +37,7 @@ def contents(
     `summarise` returns them, in the study's order, with a number, class names and curves), `models` (labels in the
     study's order), `lacking` (what the study asks and is not there), `examples` and `published` (none: see
     `read_examples` and `read_published`), `stages` (pairs of labels: an architecture pretrained, and trained further),
-    `provenance` (what `study.json` holds).
+    `similarity` (none: see `read_alike`), `provenance` (what `study.json` holds).
 
     Args:
         results: of one run.
@@ -66,6 +68,7 @@ def contents(
         "stages": _stages(described["models"]),
         "examples": [],
         "published": [],
+        "similarity": {"tasks": {}, "lacking": []},
         "lacking": _lacking(summary, labels, described),
         "provenance": dict(described),
     }  # fmt: skip
@@ -103,26 +106,6 @@ def _described(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"asked_of": task["unit"], "classes": task["classes"], "examples": task["examples"]}
 
 
-def address(layer: str) -> tuple[str, float]:
-    """Return (stream, index) of a layer address, which sorts layers; named extras have the index infinity."""
-    stream, _, index = layer.partition(".")
-    return stream, float(index) if index.isdecimal() else math.inf
-
-
-STREAMS = ("language", "vision", "joint")
-"""The order in which streams are shown."""
-
-
-def in_order(layers: Iterable[str]) -> list[str]:
-    """Return layers as a reader expects them: one stream after the other, numbers by size, named extras last."""
-
-    def place(layer: str) -> tuple[int, str, float, str]:
-        stream, index = address(layer)
-        return (STREAMS.index(stream) if stream in STREAMS else len(STREAMS), stream, index, layer)
-
-    return sorted(layers, key=place)
-
-
 def curves(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row for every model, condition and layer: score, interval, and the controls that look at the layer."""
     rows = []
@@ -145,13 +128,6 @@ def curves(task: Mapping[str, Any]) -> list[dict[str, Any]]:
                     }
                 )
     return rows
-
-
-def last_layer(cell: Mapping[str, Any]) -> str:
-    """Return the last numbered layer of the stream that the best layer is of; the best one where none is numbered."""
-    stream = address(cell["layer"])[0]
-    there = [name for name in in_order(cell["layers"]) if address(name)[0] == stream and address(name)[1] < math.inf]
-    return there[-1] if there else str(cell["layer"])
 
 
 def _losses(task: Mapping[str, Any], reliance: Sequence[Reliance]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup, escape
 
-from vlprobe.report.contents import in_order
+from vlprobe.report.layers import in_order
 from vlprobe.report.tables import METRICS
 
 COLOURS = {"matched": "#0072B2", "mismatched": "#D55E00", "text-only": "#009E73", "image-only": "#CC79A7"}

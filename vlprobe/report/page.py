@@ -14,8 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vlprobe.probes import CONTROLS
-from vlprobe.report.contents import last_layer
+from vlprobe.report.alike import MOST, moved, pairs
+from vlprobe.report.alike_figure import alike_figure
 from vlprobe.report.figures import DASHES, colours, heat_figure, inline, panel, reliance_figure, short
+from vlprobe.report.layers import last_layer
 from vlprobe.report.overview import SAID
 from vlprobe.report.published import beside, sources_of
 from vlprobe.report.slopes import slopes_figure
@@ -58,6 +60,8 @@ def page(contents: Mapping[str, Any]) -> str:
         figures={name: _figures(name, task, contents, numbers) for name, task in contents["tasks"].items()},
         losses=_losses(contents, numbers),
         slopes=_slopes(contents, numbers),
+        alike=list(_alike(contents, numbers)),
+        alike_most=MOST,
         details={name: list(_details(task)) for name, task in contents["tasks"].items()},
         colours=colours(contents["conditions"]),
         sources={name: sources_of(contents, name) for name in contents["tasks"]},
@@ -159,6 +163,21 @@ def _slopes(contents: Mapping[str, Any], numbers: Iterator[int]) -> list[Any]:
         if figure is not None:
             drawn.append(inline(figure, f"{name}: what is lost before and after further training", next(numbers)))
     return drawn
+
+
+def _alike(contents: Mapping[str, Any], numbers: Iterator[int]) -> Iterator[dict[str, Any]]:
+    """Yield the figure and the tables of every task whose layers were compared."""
+    for name, task in contents["similarity"]["tasks"].items():
+        between = pairs(task)
+        told = f"{name}: how alike all layers are that were compared, in a table below"
+        yield {
+            "task": name,
+            "n": task["n"],
+            "layers": len(task["layers"]),
+            "svg": inline(alike_figure(name, task, MOST), told, next(numbers)),
+            "pairs": between,
+            "moved": moved(task, contents["stages"]),
+        }
 
 
 def _details(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

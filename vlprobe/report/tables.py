@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlprobe.report.contents import last_layer
+from vlprobe.report.layers import last_layer
 from vlprobe.report.published import beside, sources_of
 
 LATEX = {

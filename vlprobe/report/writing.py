@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlprobe.errors import VlprobeError
+from vlprobe.report.alike import alike_table
 from vlprobe.report.tables import comma_separated, latex, long_table, main_table, markdown
 
 NEEDED = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-python"}
@@ -35,12 +36,15 @@ def write_report(contents: Mapping[str, Any], folder: Path) -> Path:
     _write(folder / "tables" / "main.tex", latex(main))
     _write(folder / "tables" / "main.csv", comma_separated(main))
     _write(folder / "tables" / "scores.csv", comma_separated(long_table(contents)))
+    if contents["similarity"]["tasks"]:
+        _write(folder / "tables" / "similarity.csv", comma_separated(alike_table(contents["similarity"])))
     _write_figures(contents, folder / "figures")
     _write(folder / "index.html", page(contents))
     return folder / "index.html"
 
 
 def _write_figures(contents: Mapping[str, Any], folder: Path) -> None:
+    from vlprobe.report.alike_figure import alike_figure
     from vlprobe.report.figures import curves_figure, heat_figure, png_file, reliance_figure, svg_file
     from vlprobe.report.page import loss_axes
     from vlprobe.report.slopes import slopes_figure
@@ -53,6 +57,8 @@ def _write_figures(contents: Mapping[str, Any], folder: Path) -> None:
             "lost": reliance_figure(name, task, contents["conditions"], axes[task["metric"]], legend=True),
             "slopes": slopes_figure(name, task, contents["stages"], contents["conditions"], axes[task["metric"]]),
         }
+        if name in contents["similarity"]["tasks"]:
+            drawn["alike"] = alike_figure(name, contents["similarity"]["tasks"][name])
         for kind, figure in drawn.items():
             if figure is not None:
                 path = folder / f"{task['number']:02d}-{_plain(name)}-{kind}"
