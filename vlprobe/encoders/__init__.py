@@ -44,6 +44,10 @@ class ModelSettings(Settings):
     """Where UNITER, VisualBERT and LXMERT get their regions: a file of features, or a detector; see `open_regions`."""
     trust_remote_code: bool = False
     """Whether Python files of the checkpoint may be run."""
+    bits: Literal[4, 8] | None = None
+    """What the weights of a large model are rounded to as they are read, on an NVIDIA GPU."""
+    spread: bool = False
+    """Whether the blocks of a large model are spread over all GPUs of the machine."""
     file: str | None = None
     """Python file with an encoder of one's own."""
     kind: str | None = Field(default=None, alias="class")
@@ -56,7 +60,7 @@ class ModelSettings(Settings):
         if (self.model is None) == (self.file is None):
             raise ValueError("give either `model: FAMILY:SOURCE`, or `file` and `class` of an encoder of your own")
         if self.file is not None:
-            ours = {"revision", "weights", "seed", "tokenizer", "regions", "trust_remote_code"}
+            ours = {"revision", "weights", "seed", "tokenizer", "regions", "trust_remote_code", "bits", "spread"}
             foreign = ours & self.model_fields_set
             if self.kind is None:
                 raise ValueError("`file` needs `class`, the name of the encoder in it")
@@ -95,6 +99,9 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     row = FAMILIES[family]
     if row.regions != (settings.regions is not None):
         raise StudyError(_about_regions(family, row))
+    if (settings.bits or settings.spread) and not row.large:
+        able = ", ".join(name for name, other in FAMILIES.items() if other.large)
+        raise StudyError(f"family {family} takes neither `bits` nor `spread`, which are for large models: {able}")
 
     from vlprobe.device import pick_device
     from vlprobe.encoders.checkpoint import open_checkpoint
@@ -116,6 +123,8 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     if target.type == "cpu":
         encoder.most = CACHED
     encoder.revision = encoder.revision or checkpoint.revision
+    if settings.bits:
+        encoder.usage = {**encoder.usage, "weights": f"rounded to {settings.bits} bits"}
     return encoder
 
 
@@ -136,6 +145,8 @@ def untrained_spec(spec: str | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         return {}, "a class of your own says itself what its weights are; list one with random weights in `models`"
     if settings.weights == "random":
         return {}, "its weights are random anyway"
+    if settings.bits or settings.spread:
+        return {}, "random weights are drawn in full, on one device: they go with neither `bits` nor `spread`"
     return settings.model_dump(include=settings.model_fields_set) | {"weights": "random", "seed": 0}, ""
 
 

@@ -64,6 +64,10 @@ class Checkpoint:
     """The released file that holds its weights and sizes; None: `folder` is in transformers' layout."""
     config: Path | None = None
     """The configuration beside a released file, where there is one."""
+    bits: int | None = None
+    """What its weights are rounded to as they are read; None: to nothing."""
+    spread: bool = False
+    """Whether its blocks are spread over all GPUs of the machine."""
 
 
 def open_checkpoint(
@@ -120,7 +124,11 @@ def open_checkpoint(
     if words != place:
         known = digest(known, fingerprint(named(words, TOKENIZER_FILES)))
     own_config = config if own else None
-    return Checkpoint(source, place, words, model_type, known, random, wanted.seed, code, file, own_config)
+    return Checkpoint(
+        *(source, place, words, model_type, known, random, wanted.seed, code, file, own_config),
+        bits=wanted.bits,
+        spread=wanted.spread,
+    )
 
 
 def local_place(source: str, folder: Path, originals: Sequence[str] = ()) -> Path | None:

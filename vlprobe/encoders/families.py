@@ -29,6 +29,8 @@ class Family:
     """Whether transformers has a layout for it, in which it stands on the hub."""
     regions: bool = False
     """Whether it reads region features; its class then takes their source as a third argument."""
+    large: bool = False
+    """Whether its weights may be rounded to fewer bits, or spread over several GPUs."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -47,6 +49,7 @@ FAMILIES: dict[str, Family] = {
         modalities=("text",),
         layers="language.0-n, language.norm",
         about="GPT-2, Pythia, Llama, Mistral, Qwen: language models that read from left to right",
+        large=True,
     ),
     "vit": Family(
         module="vlprobe.encoders.vit",
@@ -178,6 +181,7 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision: language models that read an image as tokens among their words",
+        large=True,
     ),
     "qwen-vl": Family(
         module="vlprobe.encoders.generative",
@@ -186,6 +190,7 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="Qwen2-VL, Qwen2.5-VL, Qwen3-VL: image tokens of images of any size",
+        large=True,
     ),
     "paligemma": Family(
         module="vlprobe.encoders.generative",
@@ -194,6 +199,7 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="PaliGemma, PaliGemma 2: image and prompt are read in both directions",
+        large=True,
     ),
     "gemma3": Family(
         module="vlprobe.encoders.generative",
@@ -202,6 +208,7 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="Gemma 3 with images: image tokens see each other in both directions",
+        large=True,
     ),
     "idefics3": Family(
         module="vlprobe.encoders.generative",
@@ -210,5 +217,6 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="Idefics3, SmolVLM: image tokens of tiles of an image, then of the whole",
+        large=True,
     ),
 }

@@ -27,6 +27,7 @@ from vlprobe.encoders.checkpoint import (
     weight_files,
 )
 from vlprobe.encoders.originals import Original, left_out
+from vlprobe.encoders.placing import placement
 from vlprobe.errors import CheckpointError
 
 UNUSED = re.compile(r"(position_ids|token_type_ids|mask_token|num_batches_tracked)$")
@@ -56,7 +57,7 @@ class Loaded:
     """A network with all the weights that the probed layers use."""
 
     model: Any
-    """In evaluation mode, float32, on its device."""
+    """In evaluation mode, float32, on its device; or as `placement` says."""
     pooler: bool
     """Whether it has a pooler whose weights the checkpoint brings."""
     left_out: tuple[str, ...]
@@ -83,6 +84,7 @@ def load_network(
 
     Raises:
         CheckpointError: a file cannot be read; weights of the probed layers are missing or of another shape.
+        StudyError: see `placement`.
     """
     named_kind = classes[checkpoint.model_type]
     kind: Any = getattr(transformers, named_kind) if isinstance(named_kind, str) else named_kind
@@ -90,6 +92,7 @@ def load_network(
     for file in files:
         _check_readable(checkpoint, file)
     config = original.config if original else _load_config(checkpoint)
+    placed = placement(checkpoint, device)
     model: Any
     info: Mapping[str, Any]
     try:
@@ -107,13 +110,14 @@ def load_network(
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # they come back in `info`, and are refused below by name
                     local_files_only=True,
+                    **placed,
                 )
     except UNREADABLE as error:
         files = [checkpoint.file] if checkpoint.file else files
         names = ", ".join(str(file) for file in files) or f"a network from {checkpoint.folder / 'config.json'}"
         raise CheckpointError(f"{checkpoint.source}: {names} cannot be read: {_cause(error)}") from error
     pooler = _check_complete(checkpoint, model, _needed(info, spare), strict=original is not None)
-    model = model.float().eval().to(device)
+    model = model.eval() if placed else model.float().eval().to(device)
     if original:
         heads = {} if checkpoint.random else original.heads
         return Loaded(model, pooler, left_out(heads) + original.notes, heads)
