@@ -130,4 +130,4 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _mode(path):
-    return "lfs" if path.endswith((".npz", ".parquet")) else "regular"
+    return "lfs" if path.endswith((".zip", ".parquet")) else "regular"

@@ -76,23 +76,25 @@ def test_what_is_pushed_is_a_results_folder(results, hub, tmp_path):
     repository = hub.repositories["me/probes"]
     assert repository["private"]
     mine = read_results(results)
-    keys = {result.key for result in mine}
-    assert f"predictions/*.npz: {len(keys)} files" in said
-    named = {"README.md", "results.jsonl", "study.json", "findings.json", "reliance.json"}
-    assert set(repository["files"]) == named | {f"predictions/{key}.npz" for key in keys}
+    assert "predictions.zip: 1 files" in said
+    told = {"results.jsonl", "study.json", "findings.json", "reliance.json", "similarity.json"}
+    assert set(repository["files"]) == told | {"README.md", "predictions.zip"}
     for name, held in repository["files"].items():
         path = tmp_path / "there" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(held)
     assert repr(read_results(tmp_path / "there")) == repr(mine)
     assert str(read_contents(tmp_path / "there")["tasks"]) == str(read_contents(results)["tasks"])
-    one, other = (Results(place).predictions(mine[0].key) for place in (tmp_path / "there", results))
-    assert (one.predicted == other.predicted).all()
+    there = Results(tmp_path / "there")
+    for key in {result.key for result in mine}:
+        assert there.packed(key) == (results / "predictions" / f"{key}.npz").read_bytes()
+        assert (there.predictions(key).predicted == Results(results).predictions(key).predicted).all()
+    assert push(tmp_path / "there", "me/again") and hub.repositories["me/again"]["files"] == repository["files"]
 
 
 def test_no_texts_and_no_folder_of_the_users_are_pushed(results, hub, world):
     push(results, "me/probes")
-    texts = {name: held for name, held in hub.repositories["me/probes"]["files"].items() if ".npz" not in name}
+    texts = {name: held for name, held in hub.repositories["me/probes"]["files"].items() if ".zip" not in name}
     for name, held in texts.items():
         assert b"a caption" not in held and str(world).encode() not in held and TOKEN.encode() not in held, name
     content = json.loads(texts["study.json"])
@@ -141,9 +143,9 @@ def test_a_public_repository_is_not_taken_for_a_private_one(results, hub):
 
 def test_what_is_there_is_not_sent_again(results, hub):
     push(results, "me/probes")
-    before = len([each for each in hub.requests if each[0] == "PUT"])
+    assert len([each for each in hub.requests if each[0] == "PUT"]) == 1
     push(results, "me/probes")
-    assert len([each for each in hub.requests if each[0] == "PUT"]) == before > 0
+    assert len([each for each in hub.requests if each[0] == "PUT"]) == 1
 
 
 def test_a_dry_run_sends_nothing(results, hub):
@@ -171,6 +173,22 @@ def test_what_the_hub_says_is_told_with_the_cure(results, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(VlprobeError, match=r"(?s)me/probes: the hub could not take.*push again"):
         push(results, "me/probes")
+
+
+def test_no_commit_is_larger_than_the_hub_recommends(results, hub, monkeypatch):
+    monkeypatch.setattr("vlprobe.sharing.hub.COMMIT", 4)
+    push(results, "me/probes")
+    assert [path for _, path in hub.sent()].count("/api/datasets/me/probes/commit/main") == 2
+    assert list(hub.repositories["me/probes"]["files"])[-1] == "README.md"
+    assert len(hub.repositories["me/probes"]["files"]) == 7
+
+
+@pytest.mark.parametrize("damage", [b"hello", b""])
+def test_packed_predictions_that_are_damaged_are_an_error(results, tmp_path, damage):
+    shutil.rmtree(results / "predictions")
+    (results / "predictions.zip").write_bytes(damage)
+    with pytest.raises(DataError, match=r"predictions\.zip: cannot be read"):
+        read_results(results)
 
 
 def test_features_are_those_of_the_store(results, hub, world, tmp_path):

@@ -14,8 +14,9 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -29,6 +30,9 @@ KINDS = {"id": "U", "index": "i", "group": "U", "target": "Uf", "predicted": "Uf
 """Array of a predictions file -> the dtype kinds that it may have: text, whole numbers, floats; never objects."""
 SENT = KINDS | {"bits": "f"}
 """The same, of a probe that sends labels."""
+
+PACKED = "predictions.zip"
+"""The same files in one, as which they come from the hub, where folders hold thousands of files at most."""
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What numpy raises over files that are no archive of arrays."""
@@ -53,7 +57,9 @@ class Results:
         """Keys of results whose predictions are missing or damaged: they are not known, and to be computed again."""
         self._written: dict[tuple[str, str, str, str], Result] = {}
         self._whole: set[str] = set()
+        self._packed = self._open_packed()
         beside = {path.name for path in self._predictions.glob("*.npz")}
+        beside |= set(self._packed.namelist()) if self._packed else set()
         for result in self._read():
             self._written[_identity(result)] = result
             if f"{result.key}.npz" in beside:
@@ -64,6 +70,22 @@ class Results:
     @property
     def _predictions(self) -> Path:
         return self.folder / "predictions"
+
+    def _open_packed(self) -> zipfile.ZipFile | None:
+        """Open `predictions.zip`, where there is one: for good, since its table of contents is long."""
+        path = self.folder / PACKED
+        if not path.exists():
+            return None
+        try:
+            return zipfile.ZipFile(path)
+        except UNREADABLE as error:
+            raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
+
+    def _open(self, path: Path) -> BinaryIO:
+        """Open a predictions file, that of the folder rather than the one that was packed."""
+        if self._packed is None or path.exists():
+            return path.open("rb")
+        return BytesIO(self._packed.read(path.name))
 
     def _read(self) -> list[Result]:
         if not self.file.exists():
@@ -118,13 +140,23 @@ class Results:
         """
         path = self._predictions / f"{key}.npz"
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            with self._open(path) as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in (SENT if "bits" in file else KINDS)}
         except UNREADABLE as error:
             raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
         _check(arrays, path)
         self._whole.add(key)
         return Sent(**arrays) if "bits" in arrays else Predictions(**arrays)
+
+    def packed(self, key: str) -> bytes:
+        """Return the file of one result's answers as it is.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        self.predictions(key)
+        with self._open(self._predictions / f"{key}.npz") as opened:
+            return opened.read()
 
     def check(self, key: str) -> None:
         """Read a known result's predictions once; where they are damaged, the result is known no longer."""

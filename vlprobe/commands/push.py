@@ -31,8 +31,8 @@ def push(
 ) -> None:
     """Send results to a private data set on the Hugging Face hub: scores, findings, provenance, predictions, a card.
 
-    Ids of examples and labels are part of predictions and features; images, texts, reports, and lines about rows that
-    were left out are never sent.
+    Predictions and features hold ids of examples and labels.
+    Images, texts, reports, and lines about rows that were left out are never sent.
     """
     from vlprobe.sharing import hub
 

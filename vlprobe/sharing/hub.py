@@ -14,6 +14,7 @@ from vlprobe import __version__
 from vlprobe.errors import StudyError, VlprobeError
 from vlprobe.report.contents import read_contents
 from vlprobe.report.tables import in_text, main_table, markdown
+from vlprobe.results import PACKED
 from vlprobe.settings import parse
 from vlprobe.sharing.card import data, repeat
 from vlprobe.sharing.features import INDEX, write_features
@@ -25,12 +26,16 @@ NO_ANSWER: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, RuntimeErro
 """What the hub's library raises: over answers of the hub, and, by the base of those, over a connection that there is
 not, whichever httpx it stands on; RuntimeError over a file that did not arrive; ValueError over names."""
 
+COMMIT = 100
+"""Files of a commit, as the hub recommends."""
+
 FILES = {
     "results.jsonl": "one score a line, with everything that it depends on",
     "study.json": "the resolved study, versions, revisions, hashes",
     "findings.json": "what the scores come to, a sentence a test",
     "reliance.json": "what every layer loses without the image, or the text",
-    "predictions/KEY.npz": "what each probe answered: ids of examples, labels, answers",
+    "similarity.json": "how alike all layers of all models represent each task's items",
+    PACKED: "what the probe of each result answered, `KEY.npz`: ids of examples, labels, answers",
     INDEX: "where the features of every model, task, condition and layer are",
     "features/*/LAYER.parquet": "one layer's features: id, unit, group, label, part, vector",
 }
@@ -59,9 +64,10 @@ def push(folder: Path, repo_id: str, *, public: bool, features: Path | None, say
             _prepare(api, repo_id, public, say)
             added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=held) for name, held in files.items()]
             message = f"Results of a study with vlprobe {__version__}"
-            api.create_commit(repo_id, added, commit_message=message, repo_type="dataset")
+            for start in range(0, len(added), COMMIT):
+                api.create_commit(repo_id, added[start : start + COMMIT], commit_message=message, repo_type="dataset")
         except NO_ANSWER as error:
-            why = ": ".join(str(each).strip() for each in (error, error.__cause__) if each)
+            why = ": ".join(dict.fromkeys(str(each).strip() for each in (error, error.__cause__) if each))
             raise VlprobeError(
                 f"{repo_id}: the hub could not take the results: {why}\n"
                 "Check the name (OWNER/NAME), log in (`hf auth login`, or HF_TOKEN) with a token that may write, and "
@@ -91,16 +97,16 @@ def gather(folder: Path, features: Path | None, temporary: Path) -> Outgoing:
     Args:
         folder: the results.
         features: a study file, or None.
-        temporary: where features are written until they are sent.
+        temporary: where files are made that are sent.
     """
     contents = read_contents(folder)
-    files = outgoing(folder)
+    files = outgoing(folder, temporary)
     if features is not None:
         settings = {**contents["provenance"]["study"], "output": str(folder.resolve())}
         study = Study(parse(StudyFile, settings, "study.json"), features.resolve().parent)
         files |= {name: temporary / name for name in write_features(study, temporary)}
         files[INDEX] = text_of(INDEX, (temporary / INDEX).read_text(encoding="utf-8"))
-    return {"README.md": text_of("README.md", dataset_card(contents, INDEX in files)), **files}
+    return {**files, "README.md": text_of("README.md", dataset_card(contents, INDEX in files))}
 
 
 def listed(files: Outgoing) -> list[str]:

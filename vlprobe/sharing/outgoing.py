@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,25 @@ from huggingface_hub import get_token
 
 from vlprobe.errors import DataError
 from vlprobe.findings import FILE, RELIANCE_FILE, read_findings, read_reliance
-from vlprobe.results import Results, of_study, write_result
+from vlprobe.results import PACKED, Results, of_study, write_result
+from vlprobe.similarity.alike import FILE as SIMILARITY_FILE
 
 Outgoing = dict[str, bytes | Path]
 """Path in the repository -> what the file holds, or the file that is sent as it is."""
+
+JSON = (FILE, RELIANCE_FILE, SIMILARITY_FILE)
+"""Files that are sent as they are; runs of earlier versions have no similarity."""
 
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 """How the hub's tokens look."""
 
 
-def outgoing(folder: Path) -> Outgoing:
+def outgoing(folder: Path, temporary: Path) -> Outgoing:
     """Return the files of a results folder, the results of the study alone and no others.
+
+    Args:
+        folder: the results.
+        temporary: where predictions are packed until they are sent.
 
     Raises:
         DataError: there are no results; findings are missing; something looks like a token of the hub.
@@ -41,11 +50,18 @@ def outgoing(folder: Path) -> Outgoing:
     texts = {
         "results.jsonl": lines,
         "study.json": json.dumps(_described(folder, described), indent=2, ensure_ascii=False) + "\n",
-        **{name: (folder / name).read_text(encoding="utf-8") for name in (FILE, RELIANCE_FILE)},
+        **{name: (folder / name).read_text(encoding="utf-8") for name in JSON if (folder / name).exists()},
     }
-    keys = sorted({result.key for result in chosen})
     files: Outgoing = {name: text_of(name, text) for name, text in texts.items()}
-    return files | {f"predictions/{key}.npz": folder / "predictions" / f"{key}.npz" for key in keys}
+    return files | {PACKED: _pack(results, sorted({result.key for result in chosen}), temporary / PACKED)}
+
+
+def _pack(results: Results, keys: Sequence[str], path: Path) -> Path:
+    """Write the predictions of some results into one file, the same bytes whenever it is written."""
+    with zipfile.ZipFile(path, "w") as packed:  # not compressed once more
+        for key in keys:
+            packed.writestr(zipfile.ZipInfo(f"{key}.npz"), results.packed(key))
+    return path
 
 
 def _described(folder: Path, described: Mapping[str, Any]) -> dict[str, Any]:
