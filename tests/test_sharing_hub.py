@@ -15,6 +15,7 @@ from vlprobe import Study, read_results
 from vlprobe.cli import app
 from vlprobe.errors import DataError, StudyError, VlprobeError
 from vlprobe.extraction import features
+from vlprobe.pairing import read_condition
 from vlprobe.report.contents import read_contents
 from vlprobe.results import Results
 
@@ -24,7 +25,7 @@ SETTINGS = {
     "name": "pushed",
     "models": ["zoo:bert", "zoo:uniter"],
     "tasks": [{"name": "color", "scenes": {"train": 60, "test": 30}}],
-    "conditions": ["matched", "mismatched"],
+    "conditions": ["matched", "matched>mismatched"],
     "layers": ["language.2", "joint.0"],
     "controls": ["majority"],
     "seeds": [0, 1],
@@ -198,18 +199,24 @@ def test_features_are_those_of_the_store(results, hub, world, tmp_path):
     assert {line["file"] for line in lines} == {name for name in files if name.endswith(".parquet")}
     assert f"features/*.parquet: {len({line['file'] for line in lines})} files" in said
     study = Study.from_file(world / "study.yaml")
-    for cell in study.plan().cells:
-        layers = [layer for layer in SETTINGS["layers"] if layer in cell.model.layers]
-        for layer in layers:
-            own = (cell.model.name, cell.condition, cell.seed, layer)
-            (line,) = [each for each in lines if (each["model"], each["condition"], each["seed"], each["layer"]) == own]
-            (tmp_path / "one.parquet").write_bytes(files[line["file"]])
-            table, kept = pq.read_table(tmp_path / "one.parquet"), features(cell.trained, study.store(), layer)
-            assert np.array_equal(np.stack(table["features"].to_numpy()), kept.X)
-            assert (line["rows"], line["width"], line["key"]) == (*kept.X.shape, kept.key)
-            assert table["id"].to_pylist() == kept.id.tolist() and table["target"].to_pylist() == kept.y.tolist()
-            assert table[f"part_{cell.seed}"].to_pylist() == [cell.part[name] for name in kept.id]
-            assert set(table[f"part_{cell.seed}"].to_pylist()) == {"train", "validation", "test"}
+    asked = [
+        (cell, condition, extraction, layer)
+        for cell in study.plan().cells
+        for condition, extraction in zip(read_condition(cell.condition), (cell.trained, cell.tested), strict=False)
+        for layer in SETTINGS["layers"]
+        if layer in cell.model.layers
+    ]
+    for cell, condition, extraction, layer in asked:
+        own = (cell.model.name, condition, cell.seed, layer)
+        (line,) = [each for each in lines if (each["model"], each["condition"], each["seed"], each["layer"]) == own]
+        (tmp_path / "one.parquet").write_bytes(files[line["file"]])
+        table, kept = pq.read_table(tmp_path / "one.parquet"), features(extraction, study.store(), layer)
+        assert np.array_equal(np.stack(table["features"].to_numpy()), kept.X)
+        assert (line["rows"], line["width"], line["key"]) == (*kept.X.shape, kept.key)
+        assert table["id"].to_pylist() == kept.id.tolist() and table["target"].to_pylist() == kept.y.tolist()
+        assert table[f"part_{cell.seed}"].to_pylist() == [cell.part[name] for name in kept.id]
+        assert set(table[f"part_{cell.seed}"].to_pylist()) == {"train", "validation", "test"}
+    assert len(lines) == len({(cell.model.name, condition, cell.seed, layer) for cell, condition, _, layer in asked})
     # A text model sees one input under both conditions and seeds; a joint one, one when matched and a pairing a seed.
     assert {name: len({each["file"] for each in lines if each["model"] == name}) for name in ("bert", "uniter")} == {
         "bert": 1, "uniter": 3,

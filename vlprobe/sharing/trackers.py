@@ -46,7 +46,7 @@ def _wandb(model: Tracked, project: str) -> None:
             run.log({"scores": table}, step=max(model.curves, default=0))
             run.summary.update(dict(model.summary))
     except wandb.Error as error:
-        raise VlprobeError(f"Weights & Biases refused: {error}; `wandb login`, or WANDB_MODE=offline") from error
+        raise VlprobeError(f"Weights & Biases refused: {error} (WANDB_MODE=offline keeps runs here)") from error
 
 
 Value = TypeVar("Value")
