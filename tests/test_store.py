@@ -16,8 +16,8 @@ from vlprobe.cli import app
 from vlprobe.errors import DataError
 from vlprobe.extraction import ImageDigests, compute, features, forwards, missing, request
 from vlprobe.store import Damaged, Section, Shard, Store
-from vlprobe.store.shard import WORDS, checksum
-from vlprobe.types import Numbers
+from vlprobe.store.shard import BLOCK, checksum
+from vlprobe.types import FULL, Numbers
 
 TASK = colour_task(60)
 EXAMPLES = TASK.splits["all"]
@@ -126,7 +126,7 @@ DAMAGE = {
     "a flipped bit in the addresses": lambda data: data[:-3] + bytes([data[-3] ^ 4]) + data[-2:],
     "a flipped bit": lambda data: at_half(data, bytes([data[len(data) // 2] ^ 4])),
     "zeroes": lambda data: at_half(data, bytes(512)),
-    "another version": lambda data: data.replace(b'\\"format\\": 2', b'\\"format\\": 1'),
+    "another version": lambda data: data.replace(b'\\"format\\": 3', b'\\"format\\": 2'),
 }
 
 
@@ -144,18 +144,62 @@ def test_damage_is_noticed_and_computed_again(tmp_path, kind):
         assert said == [f"{path}: it was damaged"]
 
 
+def test_what_another_version_wrote_is_not_found_and_said_to_be_of_no_use(tmp_path, capsys, monkeypatch):
+    asked = request(Toy(), EXAMPLES, "word", "first", ImageDigests())
+    for module in ("vlprobe.store", "vlprobe.store.shard"):
+        monkeypatch.setattr(f"{module}.FORMAT", 2)
+    compute(Toy(), [asked], Store(tmp_path))
+    (old,) = shards(tmp_path)
+    monkeypatch.undo()
+    store = Store(tmp_path)
+    assert missing([asked], store) == len(EXAMPLES)
+    compute(Toy(), [asked], store)
+    assert missing([asked], store) == 0 and len(shards(tmp_path)) == 2 and old.exists()
+    with pytest.raises(Damaged, match="written by another version of vlprobe; remove it"):
+        Shard(old)
+    assert call("list", tmp_path) == 0
+    assert "1 shards of another version of vlprobe, of no use" in capsys.readouterr().out
+    assert call("prune", tmp_path, "--yes") == 0
+    assert not old.exists() and len(shards(tmp_path)) == 1
+
+
+def test_rows_of_many_shards_are_those_of_one(tmp_path, monkeypatch):
+    """Whole shards and parts of them, in any order of the examples, whichever shard holds what; fast disks and slow."""
+    asked = request(Toy(), EXAMPLES, "word", "first", ImageDigests())
+    some = request(Toy(), EXAMPLES[40:3:-2], "word", "first", ImageDigests())
+    whole, told = Store(tmp_path / "whole"), []
+    compute(Toy(), [asked], whole)
+    for name, numbers, slow in (("a", FULL, 1e30), ("b", FULL, -1e-9), ("c", Numbers(kept="float16"), 1e30)):
+        monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 7)
+        monkeypatch.setattr("vlprobe.store.SLOW", slow)
+        real = Shard.ahead
+        monkeypatch.setattr(Shard, "ahead", lambda shard, *names, real=real: (told.append(shard), real(shard, *names)))
+        store = Store(tmp_path / name)
+        each = request(Toy(), EXAMPLES, "word", "first", ImageDigests(), numbers)
+        compute(Toy(), [each], store, numbers=numbers)
+        for here, there in (
+            (asked, each),
+            (some, request(Toy(), EXAMPLES[40:3:-2], "word", "first", ImageDigests(), numbers)),
+        ):
+            rows, known = features(there, store, "joint.1"), features(here, whole, "joint.1")
+            np.testing.assert_allclose(rows.X, known.X, atol=0 if numbers is FULL else 1e-3)
+            assert rows.id.tolist() == known.id.tolist() and rows.index.tolist() == known.index.tolist()
+    assert told and rows.id.tolist() == [e.id for e in EXAMPLES[40:3:-2]]
+
+
 def test_a_checksum_covers_every_byte_and_its_place():
     draw = np.random.default_rng(0)
-    whole = draw.integers(0, 256, 8 * WORDS * 3 + 5, dtype=np.uint8)
+    whole = draw.integers(0, 256, 3 * BLOCK + 5, dtype=np.uint8)
     known = {checksum(whole)}
-    for place in [*range(0, len(whole), 9973), len(whole) - 1, 8 * WORDS * 3]:
+    places = [*range(0, len(whole), 9973), len(whole) - 1, 3 * BLOCK, BLOCK]
+    for place in places:
         changed = whole.copy()
         changed[place] ^= 16
         known.add(checksum(changed))
     swapped = whole.copy()
     swapped[:4096], swapped[8192:12288] = whole[8192:12288], whole[:4096]
     known.add(checksum(swapped))
-    assert len(known) == 1 + len([*range(0, len(whole), 9973)]) + 2 + 1
+    assert len(known) == 1 + len(places) + 1
 
 
 def test_what_is_being_written_is_not_read(tmp_path):

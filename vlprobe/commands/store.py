@@ -51,8 +51,11 @@ def list_(folder: Folder = None) -> None:
     for home in homes:
         typer.echo(str(home))
         typer.echo(f"  {home.size / 1e9:.3g} GB in {len(home.shards)} shards: {home.path}")
-        for section, questions in sorted(_sections(home).items()):
+        sections, outdated = _sections(home)
+        for section, questions in sorted(sections.items()):
             typer.echo(f"  {questions:,} inputs: {section.replace(':', ', ')}")
+        if outdated:
+            typer.echo(f"  {outdated:,} shards of another version of vlprobe, of no use: `vlprobe store prune`")
     typer.echo(f"{sum(home.size for home in homes) / 1e9:.3g} GB in all: {_place(folder)}")
 
 
@@ -147,16 +150,19 @@ def _homes(folder: Path | None) -> Iterator[Home]:
             yield Home(path, manifest if known else {}, shards, leftovers)
 
 
-def _sections(home: Home) -> dict[str, int]:
-    """Return section -> distinct questions."""
-    from vlprobe.store import Damaged, Shard
+def _sections(home: Home) -> tuple[dict[str, int], int]:
+    """Return section -> distinct questions, and how many shards are of another version."""
+    from vlprobe.store import Damaged, Outdated, Shard
 
     found: dict[str, set[str]] = {}
+    outdated = 0
     for path in home.shards:
         try:
             shard = Shard(path)
             for section in shard.sections:
                 found.setdefault(section, set()).update(shard.questions(section))
+        except Outdated:
+            outdated += 1
         except Damaged:
             found.setdefault(f"damaged: {path.name}", set())
-    return {section: len(questions) for section, questions in found.items()}
+    return {section: len(questions) for section, questions in found.items()}, outdated

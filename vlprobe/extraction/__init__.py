@@ -119,8 +119,10 @@ def features(extraction: Extraction, store: Store, layer: str) -> Features:
     done = 0
     for section, names in sections(questions).items():
         X, owner, unit = store.read(extraction.home, section, layer, names)
-        edges = np.searchsorted(owner, np.arange(len(names) + 1)) + done
-        place |= {(section, name): (edges[n], edges[n + 1]) for n, name in enumerate(names)}
+        order = np.argsort(owner, kind="stable")
+        counts = np.bincount(owner, minlength=len(names))
+        first = done + np.append(order, 0)[np.cumsum(counts) - counts]  # where its rows start, if it has any
+        place |= {(section, name): (first[n], first[n] + counts[n]) for n, name in enumerate(names)}
         if len(X):
             blocks.append(X)
             units.append(unit)

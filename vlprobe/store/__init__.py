@@ -11,18 +11,27 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlprobe.store.shard import Damaged, Section, Shard, write_shard
+from vlprobe.digest import digest
+from vlprobe.store.shard import FORMAT, Damaged, Outdated, Section, Shard, write_shard
 
-__all__ = ["Damaged", "Section", "Shard", "Store", "default_folder"]
+__all__ = ["Damaged", "Outdated", "Section", "Shard", "Store", "default_folder"]
 
 MANIFEST = "manifest.json"
 ENDING = ".safetensors"
+AHEAD = 16
+"""Shards that the system is told of before they are read, once one was slow to come."""
+SLOW = 1e9
+"""Bytes a second: what comes slower does not come from memory."""
+
+Found = tuple[Shard, np.ndarray, np.ndarray, np.ndarray]
+"""A shard, and (row,) the places there of the rows that are asked for, the question and the unit of each."""
 
 
 def default_folder() -> Path:
@@ -42,14 +51,15 @@ class Store:
         self.folder = folder
         self._opened: dict[str, dict[Path, Shard]] = {}
         self._held: dict[tuple[str, str], dict[str, tuple[Shard, int]]] = {}
+        self._found: tuple[tuple[str, str, tuple[str, ...]] | None, Sequence[Found]] = (None, [])
 
     def path(self, home: str, shard: str) -> Path:
         """Return the file of one shard."""
-        return self.folder / home[:32] / f"{shard[:32]}{ENDING}"
+        return self._home(home) / f"{shard[:32]}{ENDING}"
 
     def describe(self, home: str, content: Mapping[str, Any]) -> None:
         """Write a home's manifest, unless it is there: what a person reads to know what the folder holds."""
-        path = self.folder / home[:32] / MANIFEST
+        path = self._home(home) / MANIFEST
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,13 +85,14 @@ class Store:
 
     def refresh(self, home: str) -> None:
         """Look again which shards a home has: other processes write, too. Damaged ones are removed."""
-        folder = self.folder / home[:32]
+        folder = self._home(home)
         found = set(folder.glob(f"*{ENDING}")) if folder.is_dir() else set()
         opened = self._opened.setdefault(home, {})
         gone = opened.keys() - found
         for path in gone:
             del opened[path]
         if gone:
+            self._found = (None, [])
             self._held = {key: known for key, known in self._held.items() if key[0] != home}
         for path in sorted(found - opened.keys()):
             self._open(home, path)
@@ -106,6 +117,7 @@ class Store:
         except Damaged:
             path.unlink(missing_ok=True)
             return
+        self._found = (None, [])
         for (whose, section), known in self._held.items():  # added to, not made anew
             if whose == home:
                 _index(shard, section, known)
@@ -136,7 +148,7 @@ class Store:
         return found
 
     def read(self, home: str, section: str, layer: str, questions: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Return one layer's rows of some questions, question by question.
+        """Return one layer's rows of some questions, shard by shard: to sort them would be to copy them.
 
         Args:
             home: address of the model.
@@ -145,44 +157,70 @@ class Store:
             questions: distinct; all of them held.
 
         Returns:
-            (row, width) float32 rows, (row,) index into `questions`, (row,) index of the unit inside its input.
+            (row, width) float32 rows, (row,) index into `questions`, (row,) index of the unit inside its input; the
+            rows of a question are neighbours, in the order of its units.
 
         Raises:
             Damaged: a shard is not what was written; it has been removed.
         """
-        known = self.held(home, section)
-        by_shard: dict[Shard, list[int]] = {}
-        for number, question in enumerate(questions):
-            by_shard.setdefault(known[question][0], []).append(number)
-        asked = {shard: numbers for shard, numbers in by_shard.items() if layer in shard.layers(section)}
+        found = self._find(home, section, questions)
+        asked = [each for each in found if layer in each[0].layers(section)]
         if not asked:  # all its inputs were left out
             return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int32)
+        owners, units = (np.concatenate([each[k] for each in asked]) for k in (2, 3))
         try:
-            parts = [
-                _places(shard, section, numbers, [known[questions[number]][1] for number in numbers])
-                for shard, numbers in asked.items()
-            ]
-            owners = np.concatenate([owner for _, owner, _ in parts])
-            order = np.argsort(owners, kind="stable")
-            place = np.empty(len(order), np.int64)
-            place[order] = np.arange(len(order))
-            shapes = [shard.shape(section, layer) for shard in asked]
-            X = np.empty((len(owners), shapes[0][1]), np.float32)
-            memory, done = np.empty(max(map(math.prod, shapes)) * 4, np.uint8), 0
-            for shard, (rows, owner, _) in zip(asked, parts, strict=True):
-                whole = shard.read(section, layer, memory)
-                every = len(rows) == len(whole) and bool((rows == np.arange(len(rows))).all())
-                X[place[done : done + len(owner)]] = whole if every else whole[rows]
-                done += len(owner)
+            return self._rows(section, layer, [each[:2] for each in asked]), owners, units
         except Damaged as damaged:
             damaged.path.unlink(missing_ok=True)
             self.refresh(home)
             raise
-        return X, owners[order], np.concatenate([unit for _, _, unit in parts])[order]
+
+    def _find(self, home: str, section: str, questions: Sequence[str]) -> Sequence[Found]:
+        """Return, shard by shard, where the rows of some questions are, and keep it for the next layer."""
+        key = home, section, tuple(questions)
+        if self._found[0] != key:
+            known = self.held(home, section)
+            by_shard: dict[Shard, list[int]] = {}
+            for number, question in enumerate(questions):
+                by_shard.setdefault(known[question][0], []).append(number)
+            self._found = (
+                key,
+                [
+                    (shard, *_places(shard, section, numbers, [known[questions[number]][1] for number in numbers]))
+                    for shard, numbers in by_shard.items()
+                ],
+            )
+        return self._found[1]
+
+    def _rows(self, section: str, layer: str, asked: Sequence[tuple[Shard, np.ndarray]]) -> np.ndarray:
+        """Return (row, width) float32: of every shard, the rows at the places asked for."""
+        shapes = [shard.shape(section, layer) for shard, _ in asked]
+        X = np.empty((sum(len(rows) for _, rows in asked), shapes[0][1]), np.float32)
+        memory = np.empty(0, np.uint8)
+        done, told = 0, 0  # rows that are there, shards that the system was told of
+        for number, ((shard, rows), shape) in enumerate(zip(asked, shapes, strict=True)):
+            began, part = time.perf_counter(), X[done : done + len(rows)]
+            every = len(rows) == shape[0] and bool((rows == np.arange(len(rows))).all())
+            if every and shard.kind(section, layer) == np.float32:
+                shard.read(section, layer, part.reshape(-1).view(np.uint8))
+            else:
+                if not len(memory):
+                    memory = np.empty(max(map(math.prod, shapes)) * 4, np.uint8)
+                whole = shard.read(section, layer, memory)
+                part[...] = whole if every else whole[rows]
+            done += len(rows)
+            if told or time.perf_counter() - began > 1e-3 + part.nbytes / SLOW:
+                for later, _ in asked[max(told, number + 1) : number + 1 + AHEAD]:
+                    later.ahead(section, layer)
+                told = number + 1 + AHEAD
+        return X
 
     def homes(self) -> list[Path]:
         """Return the folders of all models that the store knows, in the order of their names."""
         return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
+
+    def _home(self, home: str) -> Path:
+        return self.folder / digest("home", FORMAT, home)[:32]
 
     def _shards(self, home: str) -> Iterator[Shard]:
         if home not in self._opened:
@@ -202,7 +240,7 @@ def _places(
     shard: Shard, section: str, numbers: Sequence[int], places: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (row,) places, owners and units of the rows of some questions of one shard."""
-    start, unit = shard.read(section, "start"), shard.read(section, "unit")
+    start, unit = shard.rows(section)
     first = start[places]
     counts = start[np.asarray(places) + 1] - first
     ahead = np.concatenate([[0], np.cumsum(counts)[:-1]])
