@@ -260,3 +260,91 @@ def test_bridgetowers_boxes_are_where_its_processor_crops(size, tmp_path):
     np.testing.assert_allclose(means[0][whole], ((box[..., 0] + box[..., 2]) / 2)[whole], atol=0.03)
     np.testing.assert_allclose(means[1][whole], ((box[..., 1] + box[..., 3]) / 2)[whole], atol=0.03)
     assert (means[:, ~inside] == 0).all()
+
+
+def test_blip(load, tmp_path):
+    folder = tiny.make("blip", tmp_path)
+    model = load("blip", folder)
+    assert model.stage == "retrieval"
+    hidden = {one.layer: one for one in model.encode(BATCH)}
+    texts, pixels = inputs_of(folder)
+    words = texts["attention_mask"].bool()
+    asked = {**texts, "input_ids": texts["input_ids"].clone()}
+    asked["input_ids"][:, 0] = 89  # [ENC], behind [DEC], which is 88 here
+    with torch.inference_mode():
+        referee = referee_of(folder, "BlipForImageTextRetrieval")
+        vision = referee.vision_model(pixel_values=pixels, output_hidden_states=True)
+        alone = referee.text_encoder(**texts, output_hidden_states=True)
+        image = {"encoder_hidden_states": vision.last_hidden_state, "encoder_attention_mask": torch.ones(2, 17).long()}
+        both = referee.text_encoder(**asked, **image, output_hidden_states=True)
+        matched = referee(**asked, pixel_values=pixels, use_itm_head=True).itm_score
+        near(referee.itm_head(hidden["joint.3"].states[:, 0]), matched)
+        sides = [hidden[f"{side}.projection"].states[:, 0] for side in ("vision", "language")]
+        unit = [side / side.norm(dim=-1, keepdim=True) for side in sides]
+        near(unit[0] @ unit[1].T, referee(**texts, pixel_values=pixels, use_itm_head=False).itm_score)
+    for block in range(4):
+        compare(hidden, f"vision.{block}", vision.hidden_states[block])
+        compare(hidden, f"language.{block}", alone.hidden_states[block], words)
+        compare(hidden, f"joint.{block}", both.hidden_states[block], words)
+    compare(hidden, "vision.norm", vision.last_hidden_state)
+    np.testing.assert_array_equal(hidden["joint.0"].role, hidden["language.0"].role)
+    assert np.isnan(hidden["joint.0"].box).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage"), [("BlipForQuestionAnswering", "vqa"), ("BlipForConditionalGeneration", "captions")]
+)
+def test_blips_other_checkpoints(load, kind, stage, tmp_path):
+    folder = tiny.make("blip", tmp_path, head=kind)
+    model = load("blip", folder)
+    assert model.stage == stage
+    assert any(line.startswith("head text_decoder") for line in model.left_out)
+    assert not any(layer.endswith(".projection") for layer in model.layers)
+    hidden = model.encode(BATCH)
+    assert [one.layer for one in hidden] == list(model.layers)
+    streams = {layer.partition(".")[0] for layer in model.layers}
+    assert streams == ({"vision"} if stage == "captions" else {"language", "vision", "joint"})
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BlipModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="names BlipModel in `architectures`; known are BlipFor"):
+        load("blip", folder, weights="random")
+
+
+def test_align(load, tmp_path):
+    folder = tiny.make("align", tmp_path)
+    hidden = {one.layer: one for one in load("align", folder).encode(BATCH)}
+    texts, pixels = inputs_of(folder)
+    with torch.inference_mode():
+        referee = referee_of(folder, "AlignModel")
+        language = referee.text_model(**texts, output_hidden_states=True)
+        vision = referee.vision_model(pixel_values=pixels, output_hidden_states=True)
+        compare(hidden, "language.projection", referee.get_text_features(**texts).pooler_output[:, None])
+        stem = referee.vision_model.embeddings(pixels)
+        blocks = [stem]
+        for block in referee.vision_model.encoder.blocks:
+            blocks.append(block(blocks[-1]))
+    for block, state in enumerate(language.hidden_states):
+        compare(hidden, f"language.{block}", state, texts["attention_mask"].bool())
+    for block, state in enumerate(blocks):
+        compare(hidden, f"vision.{block}", state.flatten(2).transpose(1, 2))
+        assert hidden[f"vision.{block}"].role.shape[1] == state.shape[2] * state.shape[3]
+    compare(hidden, "vision.3", vision.last_hidden_state.flatten(2).transpose(1, 2))
+    compare(hidden, "vision.pooler", vision.pooler_output[:, None])
+    assert hidden["vision.1"].role.shape[1] == 4 * hidden["vision.3"].role.shape[1] == 256
+    # A crop of 32 of 40 pixels, in 8 cells of 4.
+    np.testing.assert_allclose(hidden["vision.3"].box[0, 9], [0.2, 0.2, 0.3, 0.3], atol=1e-6)
+
+
+def test_a_block_of_aligns_tower_moves_around_a_mark(load, tmp_path):
+    """Squeezing looks at the whole image, so that only the stem is local."""
+    model = load("align", tiny.make("align", tmp_path))
+    plain = np.full((40, 40, 3), 90, dtype=np.uint8)
+    other = plain.copy()
+    other[20:24, 20:24] = (250, 30, 30)
+    hidden = model.encode([tiny.example(str(k), image=tiny.png(one)) for k, one in enumerate((plain, other))])
+    moved = (hidden[0].states[0] - hidden[0].states[1]).abs().amax(1).numpy() > 1e-5
+    box = hidden[0].box[0]
+    inside = ((box[:, :2] < 24.5 / 40) & (box[:, 2:] > 19.5 / 40)).all(1)
+    near_by = ((box[:, :2] < 27.5 / 40) & (box[:, 2:] > 16.5 / 40)).all(1)
+    assert moved[inside].any()
+    assert not moved[~near_by].any()

@@ -1,4 +1,4 @@
-"""Small fusion models: VisualBERT, FLAVA, BridgeTower, Q-Former. Tables that `tiny_checkpoints` adds to its own."""
+"""Small fusion models, BLIP and ALIGN. Tables that `tiny_checkpoints` adds to its own."""
 
 import transformers as hf
 
@@ -28,12 +28,29 @@ CONFIGS = {
         text_config={"model_type": "opt", **TEXT, "ffn_dim": 24, "vocab_size": 90, "word_embed_proj_dim": 16},
         **{"num_query_tokens": 5, "image_text_hidden_size": 14},
     ),
+    "blip": lambda: hf.BlipConfig(
+        text_config={**BERT, "bos_token_id": 88, "pad_token_id": 0},
+        vision_config={**IMAGE, "hidden_size": 20},
+        image_text_hidden_size=14,
+        architectures=["BlipForImageTextRetrieval"],
+    ),
+    "align": lambda: hf.AlignConfig(
+        text_config=BERT,
+        vision_config={
+            **{"in_channels": [32, 6], "out_channels": [6, 12], "strides": [1, 2], "kernel_sizes": [3, 5]},
+            **{"num_block_repeats": [1, 2], "expand_ratios": [1, 2], "depth_coefficient": 1.0},
+            **{"width_coefficient": 1.0, "depth_divisor": 2, "hidden_dim": 12},
+        },
+        projection_dim=12,
+    ),
 }
 CLASSES = {
     "visual_bert": "VisualBertModel",
     "flava": "FlavaModel",
     "bridgetower": "BridgeTowerModel",
     "blip-2": "Blip2ForImageTextRetrieval",
+    "blip": "BlipForImageTextRetrieval",
+    "align": "AlignModel",
 }
 SQUARE = {"height": 32, "width": 32}
 PROCESSORS = {
@@ -41,9 +58,12 @@ PROCESSORS = {
     "bridgetower": lambda: hf.BridgeTowerImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"shortest_edge": 32}, size_divisor=8
     ),
-    "blip-2": lambda: hf.BlipImageProcessorPil(size=SQUARE),
+    **dict.fromkeys(("blip", "blip-2"), lambda: hf.BlipImageProcessorPil(size=SQUARE)),
+    "align": lambda: hf.EfficientNetImageProcessorPil(
+        size={"height": 40, "width": 40}, crop_size=SQUARE, do_center_crop=True, include_top=False
+    ),
 }
-WORDPIECES = ("visual_bert", "flava", "blip-2")
+WORDPIECES = ("visual_bert", "flava", "blip-2", "blip", "align")
 """Whose vocabulary is BERT's."""
 TOKENIZERS = {
     "bridgetower": lambda folder: save_byte_pairs(folder, "<s>", "<pad>", "</s>", "<unk>", "<mask>"),

@@ -147,6 +147,22 @@ FAMILIES: dict[str, Family] = {
         layers="vision.0-m, vision.norm, joint.0-n",
         about="BLIP-2's Q-Former: queries that ask an image encoder, beside a text",
     ),
+    "blip": Family(
+        module="vlprobe.encoders.blip",
+        kind="Blip",
+        types=("blip",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.projection, vision.0-m, vision.norm, vision.projection, joint.0-n",
+        about="BLIP: an image encoder; a text encoder without the image (language) and looking at it (joint)",
+    ),
+    "align": Family(
+        module="vlprobe.encoders.align",
+        kind="Align",
+        types=("align",),
+        modalities=("text", "image"),
+        layers="language.0-n, language.projection, vision.0-m, vision.pooler",
+        about="ALIGN: BERT and EfficientNet, two towers that never meet",
+    ),
     "clip": Family(
         module="vlprobe.encoders.clip",
         kind="Clip",

@@ -24,6 +24,7 @@ PLAIN = (
     "LlavaImageProcessorPil",
     "FlavaImageProcessorPil",
     "BlipImageProcessorPil",
+    "EfficientNetImageProcessorPil",
 )
 """Image processors that resize by the rules of `size`, then crop the middle by `crop_size`."""
 SQUARE = "LlavaImageProcessorPil"
@@ -103,6 +104,8 @@ class Grid:
     """(batch, position, 4) float32: as in `Hidden`."""
     shapes: tuple[tuple[int, int], ...] = ()
     """Rows and columns of patches of each image, where they differ."""
+    frames: tuple[Frame, ...] = ()
+    """Where the pixels of each image lie, where positions differ from layer to layer."""
 
 
 class ImageReader:

@@ -97,7 +97,7 @@ class Stages(Encoder):
             cell = self.cell(stage)
             if stage not in grids:
                 rows, columns = state.shape[2:] if state.ndim == 4 else whole_cells(canvas, cell or canvas)
-                grids[stage] = grid((rows, columns), frames, cell)
+                grids[stage] = cells((rows, columns), frames, cell)
             flat = state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
             hidden.append(Hidden(f"vision.{index}", flat, *grids[stage]))
         if "vision.norm" in self.layers:
@@ -190,7 +190,7 @@ def whole_cells(canvas: Size, cell: Size) -> Size:
     return -(-canvas[0] // cell[0]), -(-canvas[1] // cell[1])
 
 
-def grid(shape: Size, frames: Sequence[Frame], cell: Size | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cells(shape: Size, frames: Sequence[Frame], cell: Size | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return role, word and box, as in `Hidden`, of a grid whose every cell is a patch with its share of the image.
 
     Args:

@@ -21,6 +21,12 @@ VECTORS = ("pooler", "projection")
 """Layers of a tower that are one vector: what it pools, before and after its projection into the shared space."""
 
 
+FEATURE_MAP = 4
+"""Axes of the state of a convolutional tower."""
+Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Role, word and box of every position, as in `Hidden`."""
+
+
 class Pair(Encoder):
     """A model that reads a text, an image, or both, the image as a grid of patches: what it reads them with.
 
@@ -101,7 +107,10 @@ class Towers(Pair):
 
     @abstractmethod
     def vision(self, grid: Grid) -> Mapping[str, torch.Tensor]:
-        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for images."""
+        """Return layer address -> (batch, position, width), or (batch, width) of a vector, for images.
+
+        Of a convolutional tower: (batch, width, row, column).
+        """
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the layers of the text tower where the examples have texts, then those of the image tower.
@@ -118,8 +127,22 @@ class Towers(Pair):
         if grid is not None:
             with as_asked(self.device):
                 states = self.vision(grid)
-            hidden += [named(layer, state, of_image(grid)) for layer, state in states.items()]
+            for layer, state in states.items():
+                if layer.endswith(VECTORS):
+                    hidden.append(pooled(layer, state))
+                    continue
+                flat = state.flatten(2).transpose(1, 2) if state.ndim == FEATURE_MAP else state
+                hidden.append(Hidden(layer, flat, *self.placed(state, grid)))
         return hidden
+
+    def placed(self, states: torch.Tensor, grid: Grid) -> Positions:
+        """Return what the positions of a layer of the image tower are; here, those of the grid.
+
+        Args:
+            states: as `vision` returns them.
+            grid: the images.
+        """
+        return of_image(grid)
 
 
 def blocks_of(model: Any) -> dict[str, list[torch.nn.Module]]:
@@ -141,10 +164,6 @@ def addresses(stream: str, config: Any) -> dict[str, int]:
     """
     names = [*(str(index) for index in range(config.num_hidden_layers + 1)), "norm", "pooler"]
     return dict.fromkeys((f"{stream}.{name}" for name in names), config.hidden_size)
-
-
-Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Role, word and box of every position, as in `Hidden`."""
 
 
 def of_text(pieces: Pieces) -> Positions:
