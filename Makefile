@@ -27,6 +27,7 @@ $(VENV)/installed: pyproject.toml Makefile
 
 demo: install
 	@OMP_NUM_THREADS=1 $(BIN)/vlprobe run studies/demo.yaml
+	@OMP_NUM_THREADS=1 $(BIN)/vlprobe audit studies/demo.yaml --format json > results/demo/audit.json
 	@$(BIN)/vlprobe report results/demo --study studies/demo.yaml
 
 test: install

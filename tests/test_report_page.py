@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from vlprobe.cli import app
 from vlprobe.report import writing
 from vlprobe.report.figures import curves_figure, heat_figure, inline, panel, png_file, reliance_figure, svg_file
-from vlprobe.report.page import page
+from vlprobe.report.page import _figure_of, page
 from vlprobe.report.slopes import slopes_figure
 
 SCRIPT = """</style></script><script>alert('x')</script><img src=x onerror="alert(1)">"""
@@ -77,6 +77,33 @@ def test_the_page_has_the_findings_and_the_scores(written, contents):
     for name, score in (("majority", "0.250"), ("bag-of-words", "0.300"), ("n-grams", "0.400"), ("pixels", "0.883")):
         assert f"{name} matched {score}" in text
     assert "vlprobe run planted.yaml" in text and "abc123" in text and "Not finished" not in text
+
+
+def test_findings_lead_to_their_figures(written, contents):
+    links = re.findall(r'<a href="#([\w-]+)">colour</a>: (.*?)</span>', written)
+    told = {text.partition(":")[0]: place for place, text in links}
+    assert told["looker takes it from the image"] == "panel-1-1"
+    lost = re.search(r'<figure id="lost-1">.*?</figure>', written, re.DOTALL).group()
+    assert "looker, joint.1: 0.900 matched" in lost
+    panel_of = re.search(r'<figure id="panel-1-2"><h4>(.*?)</h4>', written).group(1)
+    assert panel_of == "reader (vqa)"
+    kinds = {each["kind"]: each for each in contents["all_findings"]}
+    assert [_figure_of(kinds[kind], contents) for kind in ("mismatched", "stage-loss", "stage")] == [
+        "lost-1", "lost-1", "panel-1-2",
+    ]  # fmt: skip
+
+
+def test_other_probes_stand_beside_the_linear_one(tmp_path):
+    planted_here = (
+        planted(tmp_path).put(0.75, "looker", probe="mlp").put(0.2, "looker", probe="mlp", control="shuffled-labels")
+    )
+    planted_here.put(0.5, "looker", probe="mdl", metric="compression")
+    text = page(described(planted_here))
+    heads = re.findall(r'<th scope="col">(m\w+)<small>shuffled labels</small></th>', text)
+    assert heads == ["mlp", "mdl"]
+    assert "0.750<small>0.200</small>" in text and "0.500x<small>-</small>" in text
+    assert "mdl (how many times shorter the train labels get)" in text
+    assert text.count("0.900*†") == 1  # the answer is the linear probe's, as without them
 
 
 def test_the_page_names_what_is_lacking(tmp_path):

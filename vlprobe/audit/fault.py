@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from vlprobe.types import Source
+
 Severity = Literal["error", "warning", "note"]
 """error: scores mislead, or a study stops. warning: scores may mislead. note: to be known."""
 
@@ -72,6 +74,10 @@ class Audit:
     """As in `Task.unit`."""
     options: Mapping[str, Any]
     """What was said about it, resolved."""
+    source: tuple[Source, ...]
+    """The files that it was read from."""
+    revision: str
+    """Revision of the data set where it has one, else empty."""
     rows: Mapping[str, int]
     """Rows of every part."""
     read: tuple[str, ...]

@@ -9,6 +9,7 @@ from typing import Any
 from vlprobe.findings import Finding, Reliance, count, headlines
 from vlprobe.findings.folder import open_folder
 from vlprobe.report.alike import read_alike
+from vlprobe.report.audited import read_audit
 from vlprobe.report.layers import address, in_order
 from vlprobe.report.summary import summarise
 from vlprobe.types import Result
@@ -17,7 +18,8 @@ from vlprobe.types import Result
 def read_contents(folder: Path) -> dict[str, Any]:
     """Return what a results folder holds, as `contents` returns it; a study that is not finished is shown so far.
 
-    Findings that are missing, or older than the results (a run was killed), are made anew, and not written.
+    Findings that are missing, or older than the results (a run was killed), are made anew, and not written. How alike
+    layers are, and what an audit found, is read where it is there.
 
     Raises:
         DataError: there are no results, or files are damaged, or results are of runs that differ in limit or data.
@@ -25,7 +27,8 @@ def read_contents(folder: Path) -> dict[str, Any]:
     opened = open_folder(folder)
     made = contents(opened.chosen, opened.findings(), opened.reliance(), opened.described)
     similarity = read_alike(folder, made["models"], list(made["tasks"]))
-    return made | {"folder": str(folder), "similarity": similarity}
+    audit = read_audit(folder, opened.described["tasks"])
+    return made | {"folder": str(folder), "similarity": similarity, "audit": audit}
 
 
 def contents(
@@ -37,7 +40,7 @@ def contents(
     `summarise` returns them, in the study's order, with a number, class names and curves), `models` (labels in the
     study's order), `lacking` (what the study asks and is not there), `examples` and `published` (none: see
     `read_examples` and `read_published`), `stages` (pairs of labels: an architecture pretrained, and trained further),
-    `similarity` (none: see `read_alike`), `provenance` (what `study.json` holds).
+    `similarity` and `audit` (none: see `read_alike` and `read_audit`), `provenance` (what `study.json` holds).
 
     Args:
         results: of one run.
@@ -69,6 +72,7 @@ def contents(
         "examples": [],
         "published": [],
         "similarity": {"tasks": {}, "lacking": []},
+        "audit": {},
         "lacking": _lacking(summary, labels, described),
         "provenance": dict(described),
     }  # fmt: skip
@@ -93,6 +97,7 @@ def _told(finding: Finding, numbered: Mapping[str, int]) -> dict[str, Any]:
         "text": finding.statement,
         "task": finding.task,
         "model": finding.model,
+        "label": f"{finding.model} ({finding.stage})",
         "stage": finding.stage,
         "kind": finding.kind,
         "verdict": finding.verdict,

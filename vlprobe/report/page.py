@@ -22,9 +22,12 @@ from vlprobe.report.overview import SAID
 from vlprobe.report.published import beside, sources_of
 from vlprobe.report.slopes import slopes_figure
 from vlprobe.report.tables import METRICS, PUBLISHED, SURFACE, marks_of, number, signed
+from vlprobe.report.terminal import BESIDE, UNITS
 
 OPEN = 12
 """Findings that are shown at once; the rest are folded."""
+LOSSES = ("mismatched", "text-only", "image-only", "stage-loss")
+"""Kinds of findings that are drawn among what is lost."""
 CALLED = {"shuffled-labels": "shuffled labels", "control-task": "random labels", "layer-0": "layer 0"}
 CALLED |= {"random-init": "untrained"}
 
@@ -60,6 +63,10 @@ def page(contents: Mapping[str, Any]) -> str:
         figures={name: _figures(name, task, contents, numbers) for name, task in contents["tasks"].items()},
         losses=_losses(contents, numbers),
         slopes=_slopes(contents, numbers),
+        figure_of=lambda finding: _figure_of(finding, contents),
+        beside={name: _probes(task) for name, task in contents["tasks"].items()},
+        probes_said=BESIDE,
+        units=UNITS,
         alike=list(_alike(contents, numbers)),
         alike_most=MOST,
         details={name: list(_details(task)) for name, task in contents["tasks"].items()},
@@ -71,6 +78,23 @@ def page(contents: Mapping[str, Any]) -> str:
         command=shlex.join(described["command"]),
         study=yaml.safe_dump(described["study"], sort_keys=False, allow_unicode=True, width=100),
     )
+
+
+def _figure_of(finding: Mapping[str, Any], contents: Mapping[str, Any]) -> str:
+    """Return the id of the figure that shows what a finding says: of what is lost, of a model's layers, or the task."""
+    task = contents["tasks"][finding["task"]]
+    if finding["kind"] in LOSSES and task["reliance"]:
+        return f"lost-{finding['number']}"
+    drawn = any("layer" in cell for cell in task["rows"].get(finding["label"], {}).values())
+    if drawn and finding["label"] in contents["models"]:
+        return f"panel-{finding['number']}-{contents['models'].index(finding['label']) + 1}"
+    return f"task-{finding['number']}"
+
+
+def _probes(task: Mapping[str, Any]) -> list[str]:
+    """Return the probes that stand beside the linear one, in the order in which they come."""
+    cells = [cell for row in task["rows"].values() for cell in row.values()]
+    return list(dict.fromkeys(name for cell in cells for name in cell.get("beside", ())))
 
 
 def _alone(task: Mapping[str, Any]) -> Mapping[str, float]:
