@@ -1,5 +1,7 @@
 """Generative models: transformers' own processors and networks as referees; where image tokens look; what is asked."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from vlprobe.encoders import load_model
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.encoders.vlms import ROWS
 from vlprobe.errors import BadRow, CheckpointError
+from vlprobe.exact import precision
 from vlprobe.extraction.questions import ImageDigests, request
 from vlprobe.images import open_image
 from vlprobe.types import ROLES
@@ -292,6 +295,27 @@ def test_what_a_model_is_asked_with_is_part_of_the_address(kind, folder, model):
         homes.append(request(other, [tiny.example("0", "dog")], "input", "auto", ImageDigests()).home)
     assert homes[0] == homes[1]
     assert len(set(homes)) == 3
+
+
+def test_another_process_sees_the_same(model):
+    example = tiny.example("0", None, IMAGES[0])
+    mine, theirs = model.sight(example), pickle.loads(pickle.dumps(model.sight))(example)
+    for name, tensor in mine.inputs.items():
+        assert torch.equal(tensor, theirs.inputs[name])
+    np.testing.assert_array_equal(mine.tokens, theirs.tokens)
+    tokens = len(mine.tokens)
+    assert tokens / 2 <= model.sight.length((60, 90)) <= tokens * 2
+
+
+def test_half_the_numbers_give_about_the_same_states(model):
+    batch = [tiny.example(str(k), TEXTS[k], IMAGES[k]) for k in range(2)]
+    whole = model.encode(batch)
+    with precision("bfloat16"):
+        half = model.encode(batch)
+    for one, other in zip(whole, half, strict=True):
+        apart = (one.states - other.states.float()).norm() / one.states.norm()
+        assert apart < 0.1
+    assert any(not torch.equal(one.states, other.states) for one, other in zip(whole, half, strict=True))
 
 
 def test_a_tokenizer_that_cuts_an_image_otherwise_is_refused(model, monkeypatch):
