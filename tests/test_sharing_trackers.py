@@ -36,10 +36,14 @@ CURVES = {
 }
 
 
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "DO_NOT_TRACK": "true"}
+"""Nothing is told to anybody about the tests."""
+
+
 def run(folder, tmp_path, to, **environment):
     command = [sys.executable, "-m", "vlprobe", "log", str(folder), "--to", to, "--project", "probes"]
     inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH")}
-    environment = inherited | {"HOME": str(tmp_path)} | environment
+    environment = inherited | QUIET | {"HOME": str(tmp_path)} | environment
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"2 runs in {to}, project probes: one for every model"
@@ -106,15 +110,15 @@ def test_wandb(folder, tmp_path):
     assert not told
 
 
-def test_mlflow(folder, tmp_path):
+def test_mlflow(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     pytest.importorskip("mlflow.store", reason="mlflow is not installed")
     from mlflow.store.tracking.file_store import FileStore
 
     where = {"MLFLOW_TRACKING_URI": (tmp_path / "runs").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
     run(folder, tmp_path, "mlflow", **where)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-        store = FileStore(str(tmp_path / "runs"))
+    store = FileStore(str(tmp_path / "runs"))
     experiment = store.get_experiment_by_name("probes").experiment_id
     runs = {each.info.run_name: each for each in store.search_runs([experiment], "", 1)}
     models = list(tracked(read_contents(folder)))
