@@ -14,6 +14,7 @@ from vlprobe.similarity import measure
 from vlprobe.similarity.alike import read_similarity
 from vlprobe.similarity.cka import biased_cka, cka
 from vlprobe.similarity.measure import chosen_items, items_of, rows_of
+from vlprobe.store import Damaged
 from vlprobe.types import Features
 
 
@@ -170,6 +171,29 @@ def test_what_the_store_lacks_is_named(finished):
         path.unlink()
     finished.run()
     assert str(read_similarity(finished.output)) == str(before)
+
+
+def test_a_damaged_shard_is_named(finished, monkeypatch):
+    """The probes are done by then: a run does not fail over it."""
+    path = finished.output / "similarity.json"
+    text, read = path.read_text(), measure.features
+
+    def features(extraction, store, layer):
+        if layer == "joint.0":
+            raise Damaged(finished.output / "x.safetensors", "its checksum is another")
+        return read(extraction, store, layer)
+
+    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "features", features)
+        finished.run()
+    found = read_similarity(finished.output)
+    assert (
+        not found.tasks
+        and found.lacking[0].startswith("colour: ")
+        and "x.safetensors: its checksum" in found.lacking[0]
+    )
+    path.write_text(text)
 
 
 def test_a_damaged_file_is_made_anew(finished):

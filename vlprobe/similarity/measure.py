@@ -63,7 +63,7 @@ def _of_task(cells: Sequence[Cell], store: Store) -> tuple[Alike | None, list[st
                 tested(cell, store, layer) for layer in {name.partition(".")[0]: name for name in layers}.values()
             ]
             there += [(cell, layer) for layer in layers]
-        except (DataError, Damaged) as error:
+        except DataError as error:
             lacking.append(f"{cell.task.name}, {cell.model.name}: {error}")
     if not there:
         return None, lacking
@@ -73,7 +73,10 @@ def _of_task(cells: Sequence[Cell], store: Store) -> tuple[Alike | None, list[st
     if len(names) < FEWEST:
         few = f"{task}: its layers have items of {len(names)} groups in common; {FEWEST} are needed"
         return None, [*lacking, few]
-    rows = [rows_of(tested(cell, store, layer), names, alone) for cell, layer in there]
+    try:
+        rows = [rows_of(tested(cell, store, layer), names, alone) for cell, layer in there]
+    except Damaged as error:  # the run has ended well, and all that is lost is this
+        return None, [*lacking, f"{task}: {error}"]
     whose = tuple(LayerOf(cell.model.name, cell.model.stage, layer) for cell, layer in there)
     matrices = (tuple(map(tuple, made(rows).tolist())) for made in (cka, biased_cka))
     return Alike(task, seed, len(names), whose, *matrices), lacking
