@@ -62,13 +62,16 @@ class AnyRes(Sight):
                 "crop_size there"
             )
         square = (self.side, self.side)
-        tiles = [Frame(square, (0, 0), square), *cut(frame, square)]
-        boxes = [tile.boxes(self.grid, self.grid, (self.patch, self.patch)) for tile in tiles]
+        boxes = [self._patches(tile) for tile in (Frame(square, (0, 0), square), *cut(frame, square))]
         tower = [np.concatenate([nowhere(self.before), box]) for box in boxes]
         connector = [box[self.dropped :] for box in tower]
         tokens = np.concatenate([connector[0], self._rows(frame, size)])
         inputs = {"pixel_values": pixels, "image_sizes": made["image_sizes"]}
         return Seen(inputs, np.concatenate(tower), np.concatenate(connector), tokens, self.token * len(tokens))
+
+    def _patches(self, tile: Frame) -> np.ndarray:
+        """(patch, 4) boxes of a tile's patches; what is left of its sides behind the last one is seen by none."""
+        return tile.boxes(self.grid, self.grid, (self.patch, self.patch))
 
     def _frame(self, size: Size) -> Frame:
         """Return where the tiles, put together, lie in an image of (height, width)."""
@@ -79,35 +82,38 @@ class AnyRes(Sight):
         inside = (fitted[0], width) if by_width else (height, fitted[1])
         return Frame(inside, (-((height - inside[0]) // 2), -((width - inside[1]) // 2)), (height, width))
 
-    def _kept(self, frame: Frame, size: Size) -> tuple[Frame, int, int]:
-        """Return what the model keeps of the tiles: where it lies, its rows and columns of patches.
+    def _kept(self, frame: Frame, size: Size) -> tuple[slice, slice, Size]:
+        """Return the rows and the columns of patches that the model keeps of the tiles, and what it shrinks them to.
 
         The model cuts the padding off in whole patches, and by the shape of the image, not by what was padded
         (`unpad_image`): patches of padding alone may stay.
         """
-        rows, columns = frame.canvas[0] // self.patch, frame.canvas[1] // self.patch
+        rows, columns = (int(edge) // self.side * self.grid for edge in frame.canvas)
         above = left = 0
         if size[1] / size[0] > columns / rows:
             above = (rows - int(round(size[0] * (columns / size[1]), 7))) // 2
         else:
             left = (columns - int(round(size[1] * (rows / size[0]), 7))) // 2
-        rows, columns = rows - 2 * above, columns - 2 * left
-        origin = (frame.origin[0] + above * self.patch, frame.origin[1] + left * self.patch)
-        kept = Frame(frame.resized, origin, (rows * self.patch, columns * self.patch))
-        ratio = math.sqrt(rows * columns / (self.most * self.grid**2))
-        return (kept, int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (kept, rows, columns)
+        kept = (rows - 2 * above, columns - 2 * left)
+        ratio = math.sqrt(kept[0] * kept[1] / (self.most * self.grid**2))
+        shrunk = (int(kept[0] // ratio), int(kept[1] // ratio)) if ratio > 1.1 else kept
+        return slice(above, rows - above), slice(left, columns - left), shrunk
 
     def _rows(self, frame: Frame, size: Size) -> np.ndarray:
         """(token, 4) boxes of the tiles' tokens in the prompt, NaN for the newline behind every row."""
-        kept, rows, columns = self._kept(frame, size)
-        boxes = np.full((rows, columns + 1, 4), np.nan, dtype=np.float32)
-        boxes[:, :-1] = kept.boxes(rows, columns).reshape(rows, columns, 4)
+        rows, columns, shrunk = self._kept(frame, size)
+        down, across = (int(edge) // self.side for edge in frame.canvas)
+        tiles = np.stack([self._patches(tile) for tile in cut(frame, (self.side, self.side))])
+        tiles = tiles.reshape(down, across, self.grid, self.grid, 4).transpose(0, 2, 1, 3, 4)
+        kept = tiles.reshape(down * self.grid, across * self.grid, 4)[rows, columns]
+        boxes = np.full((shrunk[0], shrunk[1] + 1, 4), np.nan, dtype=np.float32)
+        boxes[:, :-1] = kept if kept.shape[:2] == shrunk else _regular(kept, shrunk)
         return boxes.reshape(-1, 4)
 
     def length(self, size: Size) -> float:
         """Return how many tokens an image becomes."""
-        _, rows, columns = self._kept(self._frame(size), size)
-        return float(self.grid**2 + rows * (columns + 1))
+        _, _, (rows, columns) = self._kept(self._frame(size), size)
+        return float(self.grid**2 - self.dropped + self.before + rows * (columns + 1))
 
 
 class Split(Sight):
@@ -127,10 +133,11 @@ class Split(Sight):
         self.patch, self.merge = pair(eye.config.vision_config.patch_size)[0], eye.config.scale_factor
         self.processor.return_row_col_info = True
         self.side = self.processor.max_image_size["longest_edge"]
-        if self.side % (self.patch * self.merge):
+        patches = self.side // self.patch
+        if patches % self.merge:
             raise CheckpointError(
-                f"{eye.place}: its preprocessor_config.json makes tiles of {self.side} pixels, and a token of its "
-                f"model is made of {self.patch * self.merge}; correct max_image_size there"
+                f"{eye.place}: its preprocessor_config.json makes tiles of {self.side} pixels, {patches} patches, of "
+                f"which its model joins {self.merge} by {self.merge}; correct max_image_size there"
             )
 
     def __call__(self, example: Example) -> Seen:
@@ -146,8 +153,9 @@ class Split(Sight):
         whole = (rows * self.side, columns * self.side)
         tiles = [*cut(Frame(whole, (0, 0), whole), square), Frame(square, (0, 0), square)]
         patches, tokens = self.side // self.patch, self.side // self.patch // self.merge
-        tower = np.concatenate([tile.boxes(patches, patches) for tile in tiles])
-        boxes = np.concatenate([tile.boxes(tokens, tokens) for tile in tiles])
+        cell = self.patch * self.merge  # not an even part of a tile: what is left behind the last patch is seen by none
+        tower = np.concatenate([tile.boxes(patches, patches, (self.patch, self.patch)) for tile in tiles])
+        boxes = np.concatenate([tile.boxes(tokens, tokens, (cell, cell)) for tile in tiles])
         return Seen({"pixel_values": pixels}, tower, boxes, boxes, self._block(rows, columns, tokens**2))
 
     def _block(self, rows: int, columns: int, count: int) -> str:
@@ -176,3 +184,14 @@ def cut(frame: Frame, side: Size) -> list[Frame]:
         for y in range(0, int(frame.canvas[0]), side[0])
         for x in range(0, int(frame.canvas[1]), side[1])
     ]
+
+
+def _regular(boxes: np.ndarray, shape: Size) -> np.ndarray:
+    """(row, column, 4) boxes of even cells over the part of the image that a grid of boxes (row, column, 4) covers."""
+    edges = [np.nanmin(boxes[..., axis]) for axis in (0, 1)] + [np.nanmax(boxes[..., axis]) for axis in (2, 3)]
+    y = np.linspace(edges[1], edges[3], shape[0] + 1)
+    x = np.linspace(edges[0], edges[2], shape[1] + 1)
+    cells = np.empty((*shape, 4), dtype=np.float32)
+    cells[..., 0], cells[..., 1] = x[None, :-1], y[:-1, None]
+    cells[..., 2], cells[..., 3] = x[None, 1:], y[1:, None]
+    return cells
