@@ -8,8 +8,10 @@ from sklearn.metrics import log_loss
 
 from vlprobe.errors import DataError, StudyError
 from vlprobe.probes import factor as factor_module
+from vlprobe.probes.curvature import _chosen, _gram
 from vlprobe.probes.factor import factorise
 from vlprobe.probes.logistic import TOLERANCE, Solver, fit_path
+from vlprobe.probes.softmax import Problem
 
 
 def objective(X, y, l2, coef, intercept):
@@ -121,6 +123,31 @@ def test_the_certificate_is_what_it_says(kind, given):
     assert loose.objective - tight.objective <= min(loose.gap, 1e-3 * loose.objective)
     away = np.sqrt(((loose.coef - tight.coef) ** 2).sum())
     assert away <= loose.distance + tight.distance
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_fit_is_further_from_the_optimum_than_it_was_allowed(kind, tolerance):
+    """Loose tolerances and long steps on the path are where an estimate is deceived."""
+    X, y = make(kind)
+    for l2s in ([1.0, 1e-2, 1e-4, 1e-6], [1e-2, 1e-4], [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]):
+        tight = fit_path(X.astype(np.float32), [y], l2s, tolerance=1e-9)[0]
+        for fit, best in zip(fit_path(X.astype(np.float32), [y], l2s, tolerance=tolerance)[0], tight, strict=True):
+            assert fit.met and fit.objective - best.objective <= tolerance * best.objective
+
+
+def test_a_sample_of_rows_holds_all_that_weigh_much_and_stands_for_the_others():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(5000, 6)).astype(np.float32)
+    weight = 0.25 * rng.random(5000) ** 8
+    problem = Problem(factorise(X), np.zeros((1, 5000), int), 1)
+    exact = (X * weight[:, None]).T @ X / 5000
+    often = _chosen(problem.factor.at, weight, 800)
+    assert often.sum() == pytest.approx(800, rel=1e-2) and often.max() == 1.0
+    assert (often[weight > 2 * weight.sum() / 800] == 1.0).all()
+    sample = _gram(problem, X, weight, 800)
+    assert np.abs(sample - exact).max() < 0.12 * exact.max()  # three deviations of what 800 rows may miss
+    assert np.abs(_gram(problem, X, weight, 5000) - exact).max() < 1e-6 * exact.max()
 
 
 def test_sets_together_come_to_what_each_comes_to_alone():

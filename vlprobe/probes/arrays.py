@@ -51,6 +51,20 @@ class Arrays:
         """Return an array as NumPy's."""
         return array if self.xp is np else array.cpu().numpy()
 
+    def inverse(self, matrix: Array) -> Array:
+        """Return the inverse of a symmetric, positive definite float64 matrix, which may be written over."""
+        if self.xp is not np:
+            return self.xp.cholesky_inverse(self.xp.linalg.cholesky(matrix))
+        from scipy.linalg.lapack import dpotrf, dpotri
+
+        # The transpose is laid out as LAPACK wants it, and is the same matrix.
+        triangle, wrong = dpotrf(matrix.T, lower=1, overwrite_a=1)
+        if wrong:
+            raise np.linalg.LinAlgError("the matrix is not positive definite")
+        half, _ = dpotri(triangle, lower=1, overwrite_c=1)
+        lower = np.tril(half)
+        return lower + np.tril(lower, -1).T
+
     def copy(self, array: Array) -> Array:
         """Return a copy."""
         return array.copy() if self.xp is np else array.clone()

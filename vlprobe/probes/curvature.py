@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from vlprobe.probes.arrays import Array
+from vlprobe.probes.arrays import Array, Arrays
 from vlprobe.probes.softmax import Problem, State, covariance
 
 SMALLEST = 1e-10
@@ -15,12 +15,19 @@ MEMORY = 3 * 10**7
 """Numbers that the blocks of all classes may take together."""
 OVERHEAD = 5e5
 """Multiplications that could be done while an iteration's small arrays are seen to."""
-SHARE = 0.05
+SHARE = 3e-3
 """Of the mean curvature, mixed into each class's block: rows that weigh nothing now may weigh something soon."""
+
+
+CHOOSING = 4
+"""Rounds in which it is settled which rows are so heavy that they are surely chosen."""
 
 
 class Curvature(ABC):
     """An approximate inverse of the Hessian where a fit stands."""
+
+    mass: Array
+    """(set, column) the mean variance of each class when it was made."""
 
     @abstractmethod
     def solve(self, gradient: Array) -> Array:
@@ -29,6 +36,20 @@ class Curvature(ABC):
     @abstractmethod
     def pick(self, sets: np.ndarray) -> None:
         """Keep some of the sets."""
+
+    def aged(self, sets: np.ndarray, mass: Array) -> Array:
+        """Return (set, column) how many times a class's curvature has shrunk since, at least 1, of some of the sets.
+
+        Args:
+            sets: which.
+            mass: (set, column) their `variance` now.
+        """
+        return (self.mass[sets] / mass).clip(min=1.0)
+
+
+def variance(at: Arrays, chances: Array) -> Array:
+    """Return (set, column) float64: the mean over rows of p (1 - p), of (set, column, row) probabilities."""
+    return ((1 - chances) * chances).mean(axis=2, dtype=at.double).clip(min=SMALLEST)
 
 
 class Kronecker(Curvature):
@@ -40,6 +61,7 @@ class Kronecker(Curvature):
 
     def __init__(self, problem: Problem, state: State, l2: np.ndarray) -> None:
         factor, at = problem.factor, problem.factor.at
+        self.mass = variance(at, state.chances)
         spread = at.cast(covariance(at, state.chances), at.double)
         values, self.vectors = at.xp.linalg.eigh(spread)
         scale = values.clip(min=SMALLEST)[:, :, None] * factor.moments
@@ -58,7 +80,7 @@ class Kronecker(Curvature):
 
     def pick(self, sets: np.ndarray) -> None:
         """Keep some of the sets."""
-        self.vectors, self.inverse = self.vectors[sets], self.inverse[sets]
+        self.mass, self.vectors, self.inverse = self.mass[sets], self.vectors[sets], self.inverse[sets]
 
 
 class Blocks(Curvature):
@@ -80,16 +102,16 @@ class Blocks(Curvature):
         moments = xp.concatenate([factor.moments[:k], factor.moments[-1:]], axis=0)
         penalty = xp.concatenate([at.zeros((k,), at.double) + 1, at.zeros((1,), at.double)], axis=0)
         self.blocks = at.empty((sets, columns, k + 1, k + 1), self.kind)
-        mean = at.zeros((sets, columns), at.double)
+        self.mass = mean = at.zeros((sets, columns), at.double)
         for b in range(sets):
             for c in range(columns):
                 chances = at.cast(state.chances[b, c], at.double)
-                variance = (chances * (1 - chances)).clip(min=SMALLEST)
-                mean[b, c] = variance.mean()
-                block = (1 - SHARE) * at.cast(_gram(problem, rows, variance, sampled), at.double)
+                weight = (chances * (1 - chances)).clip(min=SMALLEST)
+                mean[b, c] = weight.mean()
+                block = (1 - SHARE) * at.cast(_gram(problem, rows, weight, sampled), at.double)
                 diagonal = at.count(k + 1)
                 block[diagonal, diagonal] += SHARE * mean[b, c] * moments + float(l2[b]) * penalty
-                self.blocks[b, c] = at.cast(xp.linalg.inv(block), self.kind)
+                self.blocks[b, c] = at.cast(at.inverse(block), self.kind)
         self.far = 1 / (mean[..., None] * factor.moments[k:-1] + at.put(l2, at.double)[:, None, None])
 
     def solve(self, gradient: Array) -> Array:
@@ -107,7 +129,7 @@ class Blocks(Curvature):
 
     def pick(self, sets: np.ndarray) -> None:
         """Keep some of the sets."""
-        self.blocks, self.far = self.blocks[sets], self.far[sets]
+        self.mass, self.blocks, self.far = self.mass[sets], self.blocks[sets], self.far[sets]
 
 
 def blocks_cost(problem: Problem, sets: int) -> float:
@@ -115,7 +137,7 @@ def blocks_cost(problem: Problem, sets: int) -> float:
     rows, width = problem.factor.turned.shape
     k, sampled = _size(problem, sets * problem.columns)
     # Multiplications for each row and column, the rate of square products being about twice that of thin ones.
-    block = (k**2 * sampled + 4 * k**3) / 2 / rows
+    block = (k**2 * sampled + 2 * k**3) / 2 / rows
     return block / (4 * width + 100 + OVERHEAD / (rows * sets * problem.columns))
 
 
@@ -128,12 +150,24 @@ def _size(problem: Problem, blocks: int) -> tuple[int, int]:
 
 
 def _gram(problem: Problem, rows: Array, weight: Array, sampled: int) -> Array:
-    """Return mean over rows of weight x x', from about so many rows, drawn evenly along the summed weight."""
-    at = problem.factor.at
+    """Return mean over rows of weight x x', from about so many rows: the heaviest, and an even choice of the others."""
+    at, xp = problem.factor.at, problem.factor.at.xp
     if sampled < len(rows):
-        along = weight.cumsum(axis=0)
-        places = (at.cast(at.count(sampled), at.double) + 0.5) * (along[-1] / sampled)
-        drawn = rows[at.xp.searchsorted(along, places).clip(max=len(rows) - 1)]
-        return drawn.T @ drawn * float(along[-1] / sampled / len(rows))
-    scaled = rows * at.cast(at.xp.sqrt(weight / len(rows)), rows.dtype)[:, None]
+        often = _chosen(at, weight, sampled)
+        passed = often.cumsum(axis=0)
+        places = at.cast(at.count(sampled), at.double) + 0.5
+        drawn = xp.searchsorted(passed, places[places < passed[-1]]).clip(max=len(rows) - 1)
+        rows, weight = rows[drawn], weight[drawn] / often[drawn]
+    scaled = rows * at.cast(xp.sqrt(weight / problem.factor.turned.shape[0]), rows.dtype)[:, None]
     return scaled.T @ scaled
+
+
+def _chosen(at: Arrays, weight: Array, sampled: int) -> Array:
+    """Return (row,) how likely each row is chosen: in proportion to its weight, or surely; in sum what is sampled."""
+    often = weight * (sampled / weight.sum())
+    for _ in range(CHOOSING):
+        sure = often >= 1
+        left = sampled - int(sure.sum())
+        rest = at.xp.where(sure, 0.0, often)
+        often = at.xp.where(sure, 1.0, rest * (left / rest.sum().clip(min=SMALLEST)))
+    return often.clip(max=1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlprobe.probes.arrays import Array
-from vlprobe.probes.curvature import Blocks, Curvature, Kronecker, blocks_cost
+from vlprobe.probes.curvature import Blocks, Curvature, Kronecker, blocks_cost, variance
 from vlprobe.probes.memory import Memory
 from vlprobe.probes.softmax import Problem, State, dot, joined
 
@@ -15,8 +15,12 @@ ZERO = 1e-12
 """An objective this small, as where there is one class, is as good as none."""
 TRIES = 30
 """Points tried along one direction."""
-RENEWED = 40
-"""Iterations, beyond twice what they cost, for which `Blocks` serve."""
+RENEWED = 20
+"""Iterations, beyond what they cost, for which `Blocks` serve."""
+AGED = 4.0
+"""`Blocks` are made anew where a fit is not done and the curvature of a class has shrunk so many times."""
+FLAT, AHEAD = 0.9, 0.2
+"""What may be left of the slope after a step, and after the first one of a fit, which curvature did not scale."""
 LATELY = 8
 """The last one in so many of a fit's iterations tells how much is left."""
 
@@ -45,7 +49,17 @@ class Goal:
     """Iterations."""
 
 
-def descend(problem: Problem, start: State, l2: np.ndarray, goal: Goal, blocks: bool) -> End:
+@dataclass(frozen=True)
+class Past:
+    """How some sets came to where they start."""
+
+    before: State
+    """The optimum before the one that is started from."""
+    share: np.ndarray
+    """(set,) how far the way on is likely to be, as a share of the way from there."""
+
+
+def descend(problem: Problem, start: State, l2: np.ndarray, goal: Goal, blocks: bool, past: Past | None = None) -> End:
     """Walk to the optimum of every set, or as near to it as iterations or rounding allow.
 
     Steps are moved along in the precision of the features. A set that seems to be done, or gets no further, is
@@ -57,9 +71,13 @@ def descend(problem: Problem, start: State, l2: np.ndarray, goal: Goal, blocks: 
         l2: (set,).
         goal: when to end.
         blocks: take `Blocks` from the start; else when the iterations have cost what they would.
+        past: where the path of strengths came from, if the sets have one.
     """
     end = End(start, np.full(len(l2), np.inf), np.zeros(len(l2), int), blocks)
+    step, change = step_ahead(problem, start, past, l2) if past else (None, None)
     walk = Walk(problem, start, l2, blocks)
+    if past and (dot(problem.factor.at, step, change) > 0).all():
+        walk.learn(step, change)
     ended: list[tuple[np.ndarray, State]] = []
     for iteration in range(goal.most + 1):
         last = iteration == goal.most
@@ -103,6 +121,8 @@ class Walk:
         """(set,) whether the last step led nowhere."""
         self.fell: list[np.ndarray] = []
         """(iteration, set) what the objective fell by."""
+        self.aged = problem.factor.at.zeros(state.weights.shape[:2], problem.factor.at.double) + 1
+        """(set, column) how many times the curvature of a class had shrunk when the set was last exact."""
         self.curvature: Curvature = (Blocks if blocks else Kronecker)(problem, state, l2)
         self.memory = self._nothing()
         self.solved = self.curvature.solve(state.gradient)
@@ -121,7 +141,9 @@ class Walk:
         self.direction = -along.reshape(gradient.shape)
         self.slope = dot(at, gradient, self.direction)
         left = np.maximum(-self.slope, dot(at, gradient, self.solved)) / 2
-        if recent := len(self.fell) // LATELY:
+        left = np.maximum(left, dot(at, gradient, self.aged[..., None] * self.solved) / 2)
+        if self.fell:
+            recent = max(len(self.fell) // LATELY, 1)
             left = np.maximum(left, np.sum(self.fell[-recent:], axis=0))
         self.reached = left / np.maximum(self.state.value, ZERO)
         return self.reached
@@ -131,31 +153,37 @@ class Walk:
         problem = self.problem.pick(sets)
         self.state.put(sets, problem.settle(self.state.weights[sets], self.l2[sets]))
         self.exact[sets] = True
+        self.aged[sets] = self.curvature.aged(sets, variance(self.problem.factor.at, self.state.chances[sets]))
         self.solved = self.curvature.solve(self.state.gradient)
 
     def step(self) -> None:
         """Go one step on, and learn from it."""
-        step, change, fell, self.stuck = step_along(self.problem, self.state, self.direction, self.l2, self.slope)
+        line = Line(self.direction, self.problem.logits(self.direction), self.slope)
+        step, change, fell, self.stuck = step_along(self.problem, self.state, line, self.l2)
         self.fell.append(fell)
         self.exact &= self.stuck
         self.since += 1
         if self.stuck.any():
             self.memory = self._nothing()
             return
-        sets = len(self.l2)
-        solved = self.curvature.solve(change)
-        self.memory.add(step.reshape(sets, -1), change.reshape(sets, -1), solved.reshape(sets, -1))
-        self.solved = self.solved + solved
-        if self.since > (2 * self.patience + RENEWED if self.blocks else self.patience):
-            self.blocks, self.since = True, 0
+        self.solved = self.solved + self.learn(step, change)
+        old = self.blocks and float(self.aged.max()) > AGED
+        if old or self.since > self.patience + (RENEWED if self.blocks else 0):
+            self.blocks, self.since, self.aged = True, 0, self.aged * 0 + 1
             self.curvature = Blocks(self.problem, self.state, self.l2)
             self.memory.rebase(self.curvature, self.problem.columns)
             self.solved = self.curvature.solve(self.state.gradient)
 
+    def learn(self, step: Array, change: Array) -> Array:
+        """Remember a step and the gradient's change; return H0 times the latter."""
+        sets, solved = len(self.l2), self.curvature.solve(change)
+        self.memory.add(step.reshape(sets, -1), change.reshape(sets, -1), solved.reshape(sets, -1))
+        return solved
+
     def pick(self, sets: np.ndarray) -> None:
         """Keep some of the sets."""
         self.problem, self.state = self.problem.pick(sets), self.state.pick(sets)
-        for name in ("active", "l2", "exact", "stuck", "direction", "slope", "solved", "reached"):
+        for name in ("active", "l2", "exact", "stuck", "aged", "direction", "slope", "solved", "reached"):
             setattr(self, name, getattr(self, name)[sets])
         self.fell = [each[sets] for each in self.fell]
         self.curvature.pick(sets)
@@ -166,20 +194,46 @@ class Walk:
         return Memory(self.problem.factor.at, sets, columns * width)
 
 
+@dataclass(frozen=True)
+class Line:
+    """Where steps lead, of each set."""
+
+    direction: Array
+    """(set, column, direction + 1) of the weights."""
+    along: Array
+    """(set, column, row) what the logits change by."""
+    slope: np.ndarray
+    """(set,) of the objective."""
+
+
+def step_ahead(problem: Problem, here: State, past: Past, l2: np.ndarray) -> tuple[Array, Array]:
+    """Go on, in place, the way that the optima went; return the step and the gradient's change.
+
+    Along a path of strengths optima follow one another: the start of the next fit, and the curvature there, come nearer
+    to what they will be at its end. The logits are known at both, so that the features are passed over once.
+    """
+    at, before = problem.factor.at, past.before
+    down = dot(at, here.gradient, here.weights - before.weights) < 0
+    share = at.put(np.where(down, past.share, 0.0), at.double)[:, None, None]
+    direction = share * (here.weights - before.weights)
+    along = at.cast(share * (here.logits - before.logits), here.chances.dtype)
+    step, change, _, _ = step_along(problem, here, Line(direction, along, dot(at, here.gradient, direction)), l2, AHEAD)
+    return step, change
+
+
 def step_along(
-    problem: Problem, here: State, direction: Array, l2: np.ndarray, slope: np.ndarray
+    problem: Problem, here: State, line: Line, l2: np.ndarray, flat: float = FLAT
 ) -> tuple[Array, Array, np.ndarray, np.ndarray]:
     """Move the state one step on; return the step, the gradient's change, the objective's fall, and which sets stay.
 
-    The features are passed over twice, whatever the number of points tried: once for the logits' change along the
-    direction, once for the gradient's. A point is good where the slope has lost a tenth and the objective did not
-    rise; else the zero of the slope, which is monotone, is sought by secants between the bounds that are known.
+    The features are passed over once, for the gradient's change, whatever the number of points tried. A point is good
+    where no more than a share of the slope is left, `flat`, and the objective did not rise; else the zero of the slope,
+    which is monotone, is sought by secants between the bounds that are known.
     """
     factor, at = problem.factor, problem.factor.at
-    sets, columns, width = direction.shape
+    direction, along, slope = line.direction, line.along, line.slope
+    sets, columns, _ = direction.shape
     rows = len(factor.turned)
-    narrow = at.cast(direction, factor.turned.dtype).reshape(-1, width)
-    along = (narrow @ factor.turned.T).reshape(sets, columns, rows)
     inner = l2 * dot(at, here.weights[..., :-1], direction[..., :-1])
     outer = l2 * dot(at, direction[..., :-1], direction[..., :-1])
     penalty = l2 / 2 * dot(at, here.weights[..., :-1], here.weights[..., :-1])
@@ -191,7 +245,7 @@ def step_along(
         losses, slopes = problem.look(here.logits, lengths, along, chances, here.chances)
         there = slope + slopes / rows + length * outer
         value = losses / rows + penalty + length * inner + length**2 / 2 * outer
-        good = (np.abs(there) <= 0.9 * np.abs(slope)) & (value <= here.value + 0.01 * np.abs(slope))
+        good = (np.abs(there) <= flat * np.abs(slope)) & (value <= here.value + 0.01 * np.abs(slope))
         if good.all():
             break
         low = np.where(~good & (there < 0), length, low)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vlprobe.errors import DataError
-from vlprobe.probes.descent import ZERO, End, Goal, descend
+from vlprobe.probes.descent import ZERO, End, Goal, Past, descend
 from vlprobe.probes.factor import Factor, factorise
 from vlprobe.probes.softmax import Problem, State, joined
 
@@ -153,7 +153,7 @@ class Solver:
         # One class only is the second of two, the first of which never comes.
         self.labels = [index if len(classes) > 1 else index + 1 for classes, index in indexed]
         self.columns = [1 if len(classes) == 2 else len(classes) for classes in self.classes]
-        self.states: dict[int, tuple[State, float]] = {}  # by set: where it stands, at which strength
+        self.states: dict[int, list[tuple[State, float]]] = {}  # by set: its last two fits, at which strengths
         self.weights: dict[int, np.ndarray] = {}  # by set: what the next fit is to start from instead
         self.exact: Factor | None = None  # in float64, where float32 was not enough
         self.blocks: dict[int, bool] = {}  # by number of columns: whether the last fit took blocks
@@ -195,11 +195,10 @@ class Solver:
         at, columns = self.factor.at, self.columns[places[0]]
         labels = at.put(np.stack([self.labels[place] for place in places]), at.whole)
         problem = Problem(self.factor, labels, columns)
-        start = joined(
-            at, [self._standing(problem.pick(np.array([i])), place, l2[[i]]) for i, place in enumerate(places)]
-        )
-        blocks = self.blocks.get(columns, False)
-        end = descend(problem, start, l2, Goal(self.tolerance / CAUTION, self.iterations), blocks)
+        past = self._past(places, l2)
+        standing = [self._standing(problem.pick(np.array([i])), place, l2[[i]]) for i, place in enumerate(places)]
+        goal = Goal(self.tolerance / CAUTION, self.iterations)
+        end = descend(problem, joined(at, standing), l2, goal, self.blocks.get(columns, False), past)
         self.blocks[columns] = end.blocks
         short = self._short(end, l2)
         finished = np.full(len(places), str(self.factor.turned.dtype).removeprefix("torch."))
@@ -211,7 +210,8 @@ class Solver:
         coef = at.host(coef)
         fits = {}
         for i, place in enumerate(places):
-            self.states[place] = end.state.pick(np.array([i])), float(l2[i])
+            fit = end.state.pick(np.array([i])), float(l2[i])
+            self.states[place] = [*self.states.get(place, []), fit][-2:]
             norm, value, strength = float(end.state.norm[i]), max(float(end.state.value[i]), 0.0), float(l2[i])
             gap, estimate = norm**2 / 2 / strength, float(end.reached[i])
             fits[place] = Fit(
@@ -250,13 +250,23 @@ class Solver:
         end.reached[sets] = more.reached
         end.iterations[sets] += more.iterations
 
+    def _past(self, places: list[int], l2: np.ndarray) -> Past | None:
+        """Return what the last strengths tell of where the next optima are, if all sets have come so far."""
+        if any(place in self.weights or len(self.states.get(place, [])) < 2 for place in places):
+            return None
+        first, last = zip(*(self.states[place] for place in places), strict=True)
+        logs = [np.log([strength for _, strength in states]) for states in (first, last)]
+        way, on = logs[0] - logs[1], logs[1] - np.log(l2)
+        share = np.divide(on, way, out=np.zeros(len(l2)), where=way != 0)
+        return Past(joined(self.factor.at, [state for state, _ in first]), share)
+
     def _standing(self, problem: Problem, place: int, l2: np.ndarray) -> State:
         """Return where a set stands, under a new strength."""
         if place in self.weights or place not in self.states:
             weights = self.weights.pop(place, None)
             known = self._shares(place) if weights is None else weights
             return problem.settle(self.factor.at.put(known[None], self.factor.at.double), l2)
-        state, before = self.states[place]
+        state, before = self.states[place][-1]
         return state.penalised(self.factor.at, np.array([before]), l2)
 
     def _shares(self, place: int) -> np.ndarray:

@@ -97,6 +97,12 @@ class Problem:
         """Return the problem of some of the sets."""
         return replace(self, labels=self.labels[sets])
 
+    def logits(self, weights: Array) -> Array:
+        """Return (set, column, row), of (set, column, direction + 1), in the precision of the features."""
+        turned = self.factor.turned
+        narrow = self.factor.at.cast(weights, turned.dtype).reshape(-1, weights.shape[2])
+        return (narrow @ turned.T).reshape(*weights.shape[:2], len(turned))
+
     def settle(self, weights: Array, l2: np.ndarray) -> State:
         """Compute logits, put the intercepts at their optimum, and compute objective and gradient: all in float64.
 
