@@ -301,9 +301,10 @@ def test_a_link_out_of_the_image_folder_is_refused(world, capsys):
 
 
 def test_an_image_of_too_many_pixels_is_refused(world, capsys, monkeypatch):
-    monkeypatch.setattr("vlprobe.images.MAX_PIXELS", 50)
+    monkeypatch.setattr("vlprobe.images.MAX_PIXELS", 7000)
+    (world.folder / "images" / "i7.png").write_bytes(png((1, 2, 3), size=(84, 84)))
     assert world() == 1
-    assert "8 x 8 pixels; the limit is 50" in capsys.readouterr().err
+    assert "84 x 84 pixels; the limit is 7,000" in capsys.readouterr().err
 
 
 def test_results_of_another_version_are_not_overwritten(world, capsys):

@@ -129,7 +129,7 @@ def test_another_family_is_named(copy):
     )
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
-    refused(f"vit:{folder}", "model type 't5'", "no family of vlprobe reads that")
+    refused(f"vit:{folder}", "model type 't5'", "try auto:")
     (folder / "config.json").write_text(json.dumps({"hidden_size": 16}))
     refused(f"vit:{folder}", "states no model_type", "vit, deit")
 

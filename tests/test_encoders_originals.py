@@ -416,7 +416,8 @@ BASE = {
 
 
 @pytest.mark.parametrize("family", BASE)
-def test_the_published_base_sizes_load_whole(tmp_path, regions, family):
+def test_the_published_base_sizes_load_whole(tmp_path, regions, family, monkeypatch):
+    monkeypatch.setattr("vlprobe.encoders.self_check.faults", lambda encoder: [])  # all weights are 0 here
     make, name, vocabulary, heads, layers = BASE[family]
     torch.save(make(), tmp_path / name)
     regions.width = 2048

@@ -98,6 +98,7 @@ def make_plan(
     """
     chosen = {model.name: _layers(file, models, model) for model in models}
     notes = [f"{name} has none of the layers {', '.join(file.layers)}" for name, layers in chosen.items() if not layers]
+    notes += [f"{model.name}: assumed that {model.usage['assumed']}" for model in models if "assumed" in model.usage]
     images, looks = ImageDigests(), Looks()
     cells: list[Cell] = []
     skipped: dict[str, None] = {}

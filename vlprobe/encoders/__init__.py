@@ -11,11 +11,13 @@ from pydantic import Field, model_validator
 
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.families import FAMILIES, Family
-from vlprobe.errors import StudyError, did_you_mean
+from vlprobe.errors import CheckpointError, StudyError, did_you_mean
 from vlprobe.settings import Settings, parse, resolve_path
 
 __all__ = ["FAMILIES", "Encoder", "Family", "ModelSettings", "load_model", "untrained_spec"]
 
+NAMED = 6
+"""Faults that an error names."""
 CACHED = 2048
 """Positions of a batch on a processor: ViLT-base took 40 % longer with batches of 32 photographs (8,000 positions) than
 with 8."""
@@ -93,6 +95,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         own = load_own(settings.file, settings.kind or "", settings.options, folder)
         own.name = settings.name or Path(settings.file).stem
         own.stage = settings.stage
+        _refuse_unsound(own, f"{settings.file}, class {settings.kind}")
         return own
     family, source, revision = _split(settings.model or "", settings.revision, folder)
 
@@ -125,7 +128,27 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     encoder.revision = encoder.revision or checkpoint.revision
     if settings.bits:
         encoder.usage = {**encoder.usage, "weights": f"rounded to {settings.bits} bits"}
+    _refuse_unsound(encoder, source)
     return encoder
+
+
+def _refuse_unsound(encoder: Encoder, place: str) -> None:
+    """Try an encoder on drawn inputs, see `self_check.faults`.
+
+    Raises:
+        CheckpointError: it does not keep what every encoder promises.
+    """
+    from vlprobe.encoders.self_check import faults
+
+    with encoder.rehearsal():
+        found = faults(encoder)
+    if found:
+        more = f"\n  and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        listed = "\n  ".join(found[:NAMED])
+        raise CheckpointError(
+            f"{place} failed the check at load, and what vlprobe would say of its layers could not be believed:\n"
+            f"  {listed}{more}\nSee docs/add-a-model.md, 'What is checked'"
+        )
 
 
 def untrained_spec(spec: str | Mapping[str, Any]) -> tuple[dict[str, Any], str]:

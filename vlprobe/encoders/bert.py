@@ -12,8 +12,7 @@ from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
 from vlprobe.encoders.taps import outputs, pooled, residual_blocks, tap
-from vlprobe.encoders.text import TextReader
-from vlprobe.errors import BadRow
+from vlprobe.encoders.text import TextReader, need_text
 from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden
 
@@ -76,13 +75,9 @@ class Bert(Encoder):
         Raises:
             BadRow: no text, more tokens than the model has positions, or a masked word and no mask token.
         """
-        for example in batch:
-            if example.text is None:
-                raise BadRow(
-                    example.place or example.id, f"example {example.id} has no text, and this model reads text"
-                )
+        need_text(batch)
         pieces = self.reader.read(batch)
-        with as_asked(self.device), tap(self.blocks) as states, outputs(self.second) as second:
+        with as_asked(self.device), tap(self.blocks, not self.second) as states, outputs(self.second) as second:
             output = self.run(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
         states[1:2] = second or states[1:2]
         nowhere = np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)

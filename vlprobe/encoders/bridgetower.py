@@ -66,8 +66,8 @@ class BridgeTower(Fusion):
         with (
             tap(self.language) as language,
             tap(self.vision) as vision,
-            tap(self.crosses[0]) as words,
-            tap(self.crosses[1]) as patches,
+            tap(self.crosses[0], chained=False) as words,
+            tap(self.crosses[1], chained=False) as patches,
         ):
             if texts and image:
                 output = self.model(**texts, **image)

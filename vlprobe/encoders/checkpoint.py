@@ -295,11 +295,17 @@ def _model_type(
     if stated in types or (stated is None and optional):
         return str(stated or types[0])
     if stated is None:
-        raise CheckpointError(
-            f"{source}: its config.json states no model_type; add one of {', '.join(types)} if it is that model"
+        add = (
+            f"add one of {', '.join(types)} if it is that model"
+            if types
+            else "add the one that transformers knows it by"
         )
+        raise CheckpointError(f"{source}: its config.json states no model_type; {add}")
     right = next((name for name, row in families.items() if stated in row.types), None)
-    cure = f"load it as {right}:{source}" if right else "no family of vlprobe reads that: see `vlprobe list models`"
+    if right is None and not types:
+        return str(stated)
+    reads = ", ".join(types) or "what no other family does"
+    cure = f"load it as {right}:{source}" if right else f"try auto:{source}, which says what it assumes"
     raise CheckpointError(
-        f"{source} is a checkpoint of model type '{stated}', and family {family} reads {', '.join(types)}; {cure}"
+        f"{source} is a checkpoint of model type '{stated}', and family {family} reads {reads}; {cure}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -29,7 +30,7 @@ class Encoder(ABC):
     towers: ClassVar[Mapping[str, Modality]] = {}
     """Every stream -> the one modality that it depends on, of a model whose streams never meet: each is run on that
     alone, once for all that it is paired with. Empty: a stream may depend on all that the model reads."""
-    masks: ClassVar[bool] = True
+    masks: bool = True
     """Whether it was trained with a token for a masked word; a model that reads no text leaves this as it is."""
     layers: Mapping[str, int]
     """Layer address -> width of its states, in order of depth, as `encode` returns them."""
@@ -65,6 +66,10 @@ class Encoder(ABC):
 
     def ahead(self, batch: Sequence[Example]) -> None:  # noqa: B027
         """Begin to read what a later `encode` of a batch will need, where that saves time; here, nothing."""
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        """Return a context in which any image can be encoded, also where a file of features knows only its own."""
+        return nullcontext()
 
     def length(self, example: Example) -> float:
         """Return about how many positions an example takes: neighbours in length share a batch; here, by its text.

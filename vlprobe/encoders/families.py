@@ -16,7 +16,7 @@ class Family:
     kind: str
     """Name of the class, built from a `Checkpoint` and a device."""
     types: tuple[str, ...]
-    """What `model_type` in config.json it reads."""
+    """What `model_type` in config.json it reads; empty: whatever no other family does."""
     modalities: tuple[Modality, ...]
     """What it reads."""
     layers: str
@@ -234,5 +234,13 @@ FAMILIES: dict[str, Family] = {
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="Idefics3, SmolVLM: image tokens of tiles of an image, then of the whole",
         large=True,
+    ),
+    "auto": Family(
+        module="vlprobe.encoders.auto",
+        kind="Auto",
+        types=(),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, vision.0-n, vision.norm",
+        about="any other text encoder, decoder or vision transformer of transformers, on assumptions that it states",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,10 @@ class Lxmert(Encoder):
         else:
             self.left_out += ("language.pooler is not offered: the checkpoint has no weights for it",)
         self.layers = {LAYER: config.visual_feat_dim} | dict.fromkeys(names, config.hidden_size)
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        """Return a context in which every image has drawn regions."""
+        return self.images.drawn()
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the states of both streams, the pooler's output.

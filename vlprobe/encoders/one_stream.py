@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -41,6 +42,10 @@ class OneStream(Encoder):
             pieces: None: regions alone.
             regions: None: text alone.
         """
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        """Return a context in which every image has drawn regions."""
+        return self.images.drawn()
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the residual stream over text and regions, the pooler's output.

@@ -89,7 +89,7 @@ class Stages(Encoder):
         pixels, frames = self.reader.stack(batch)
         canvas = (pixels.shape[2], pixels.shape[3])
         self.check(canvas)
-        with as_asked(self.device), tap(self.blocks) as states:
+        with as_asked(self.device), tap(self.blocks, chained=False) as states:
             output = self.model(pixel_values=pixels.to(self.device))
         grids: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         hidden = []

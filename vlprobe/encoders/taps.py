@@ -15,7 +15,7 @@ from vlprobe.types import ROLES, Hidden
 
 
 @contextmanager
-def tap(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
+def tap(blocks: Sequence[nn.Module], chained: bool = True) -> Iterator[list[torch.Tensor]]:
     """Collect the residual stream: [input of block 1, output of block 1, ..., output of block n].
 
     Hooks of our own, because what a library calls "hidden states" differs between model classes and versions:
@@ -23,19 +23,37 @@ def tap(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
 
     Args:
         blocks: the residual blocks, in the order in which they run.
+        chained: whether each block must be given what the last one put out; not where a network adds to the stream
+            between blocks, or merges its positions.
 
     Yields:
         A list that is empty before the forward pass and holds n + 1 tensors after it.
+
+    Raises:
+        CheckpointError: a block is given something else than the last one's output: they run in another order, or
+            something stands between them.
     """
     states: list[torch.Tensor] = []
 
-    def before(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        states.append(positional[0] if positional else named["hidden_states"])
+    def before(number: int) -> Any:
+        def look(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given = positional[0] if positional else named["hidden_states"]
+            if number == 0 and not states:
+                states.append(given)
+            elif len(states) != number + 1 or not (given is states[-1] or torch.equal(given, states[-1])):
+                raise CheckpointError(
+                    f"block {number + 1}, a {type(module).__name__}, is not given what block {number} put out: the "
+                    "blocks found are no residual stream in order, so that no layer address would be right; the "
+                    "installed transformers wires this model in a way that vlprobe does not know"
+                )
+
+        return look
 
     def after(module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
         states.append(output[0] if isinstance(output, (tuple, list)) else output)
 
-    hooks = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
+    watched = enumerate(blocks if chained else blocks[:1])
+    hooks = [block.register_forward_pre_hook(before(number), with_kwargs=True) for number, block in watched]
     hooks += [block.register_forward_hook(after) for block in blocks]
     try:
         yield states

@@ -117,6 +117,18 @@ class TextReader:
         return replace_mask(text, example.words, self.tokenizer.mask_token)
 
 
+def need_text(batch: Sequence[Example]) -> None:
+    """Refuse an example without a text.
+
+    Raises:
+        BadRow: there is one.
+    """
+    for example in batch:
+        if example.text is None:
+            place = example.place or example.id
+            raise BadRow(place, f"example {example.id} has no text, and this model reads text")
+
+
 def replace_mask(text: str, words: Sequence[Span], token: str) -> tuple[str, tuple[Span, ...]]:
     """Return `text` with every [MASK] written as `token`, and the spans of `words` in the new text.
 
