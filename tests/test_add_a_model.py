@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import test_encoders_conformance as conformance
 import torch
 import transformers as hf
 
+import test_encoders_conformance as conformance
 import tiny_checkpoints as tiny
 import vlprobe.encoders
 from vlprobe import Study, load_model

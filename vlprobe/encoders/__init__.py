@@ -28,7 +28,7 @@ class ModelSettings(Settings):
 
     model: str | None = None
     """FAMILY:SOURCE or FAMILY:SOURCE@REVISION; SOURCE is a folder, package:NAME/FOLDER, a file as the authors released
-    it (UNITER's .pt, LXMERT's .pth, ViLT's .ckpt), or a hub id."""
+    it (UNITER's .pt, LXMERT's .pth, ViLT's .ckpt), a hub id, or the name of a model in timm or open_clip."""
     name: str | None = None
     """What tables call it; default: the last part of the source, or the file's name."""
     revision: str | None = None
@@ -102,6 +102,8 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     row = FAMILIES[family]
     if row.regions != (settings.regions is not None):
         raise StudyError(_about_regions(family, row))
+    if row.library and settings.tokenizer:
+        raise StudyError(f"{row.library} brings its models' tokenizers; leave `tokenizer` out")
     if (settings.bits or settings.spread) and not row.large:
         able = ", ".join(name for name, other in FAMILIES.items() if other.large)
         raise StudyError(f"family {family} takes neither `bits` nor `spread`, which are for large models: {able}")
@@ -117,7 +119,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
 
         arguments.append(open_regions(settings.regions, folder=folder, device=str(target)))
     encoder: Encoder = getattr(importlib.import_module(row.module), row.kind)(*arguments)
-    last = source.rstrip("/").rpartition("/")[2]
+    last = source.replace("/", "-") if row.library else source.rstrip("/").rpartition("/")[2]
     encoder.name = settings.name or (Path(last).stem if last.endswith(row.originals) else last)
     if "stage" in settings.model_fields_set:
         encoder.stage = settings.stage

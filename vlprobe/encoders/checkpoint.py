@@ -93,6 +93,11 @@ def open_checkpoint(
         CheckpointError: it is not there, not readable, or of another family.
         StudyError: a revision of a local folder, or a path with an unknown variable or package.
     """
+    if families[family].library:
+        from vlprobe.encoders.elsewhere import checkpoint_by_name
+
+        drawn = wanted.weights == "random"
+        return checkpoint_by_name(source, revision, families[family].library, random=drawn, seed=wanted.seed)
     random, code, row = wanted.weights == "random", wanted.trust_remote_code, families[family]
     local = local_place(source, folder, row.originals)
     if local is not None and revision is not None:

@@ -29,6 +29,8 @@ class Family:
     """Whether transformers has a layout for it, in which it stands on the hub."""
     regions: bool = False
     """Whether it reads region features; its class then takes their source as a third argument."""
+    library: str = ""
+    """Package that has its models by name, and makes them; empty: they are checkpoints."""
     large: bool = False
     """Whether its weights may be rounded to fewer bits, or spread over several GPUs."""
 
@@ -234,6 +236,25 @@ FAMILIES: dict[str, Family] = {
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
         about="Idefics3, SmolVLM: image tokens of tiles of an image, then of the whole",
         large=True,
+    ),
+    "timm": Family(
+        module="vlprobe.encoders.timm_models",
+        kind="Timm",
+        types=(),
+        modalities=("image",),
+        layers="vision.0-n, vision.norm, vision.pooler",
+        about="timm's models of blocks by their names there: ViT, DeiT, BEiT, EVA, DINO, ConvNeXt, Swin",
+        library="timm",
+    ),
+    "open_clip": Family(
+        module="vlprobe.encoders.open_clip_models",
+        kind="OpenClip",
+        types=(),
+        modalities=("text", "image"),
+        layers="language.0-n, language.norm, language.pooler, language.projection, "
+        "vision.0-m, vision.norm, vision.pooler, vision.projection",
+        about="open_clip's CLIPs by their names there, NAME/WEIGHTS: two towers that never meet",
+        library="open_clip",
     ),
     "auto": Family(
         module="vlprobe.encoders.auto",

@@ -1,0 +1,163 @@
+"""timm's and open_clip's models by name, with stand-ins: both would bring torchvision into the environment."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import stand_ins
+import tiny_checkpoints as tiny
+from test_encoders_conformance import (  # noqa: F401
+    test_a_marked_square_moves_the_tokens_that_cover_it_and_no_others,
+    test_boxes_belong_to_patches_and_regions_and_are_whole,
+    test_damaged_images_are_bad_rows,
+    test_every_layer_is_there_in_order_and_finite,
+    test_neither_company_nor_order_changes_an_example,
+    test_one_cls_at_most_and_it_is_the_first,
+    test_one_modality_alone_works_or_is_refused,
+    test_the_same_input_gives_the_same_numbers_to_the_bit,
+    test_the_table_says_what_the_class_says,
+    test_towers_do_not_see_each_other,
+    test_towers_have_one_position_that_stands_for_all,
+)
+from vlprobe.encoders import load_model
+from vlprobe.errors import CheckpointError, StudyError
+from vlprobe.images import open_image
+from vlprobe.types import ROLES
+
+PATCH, WORD, CLS, NONE = (ROLES.index(role) for role in ("patch", "word", "cls", ""))
+IMAGE = tiny.png(tiny.noise(70, 50))
+
+
+@pytest.fixture(scope="module", params=["timm:tokens", "timm:grids", "open_clip:ViT/known"])
+def model(request):
+    with installed(**stand_ins.timm(), **stand_ins.open_clip()):
+        return load_model({"model": request.param, "weights": "random", "seed": 3}, device="cpu")
+
+
+class installed:  # noqa: N801
+    """Modules that can be imported for a while."""
+
+    def __init__(self, **modules):
+        self.modules = modules
+
+    def __enter__(self):
+        self.patch = pytest.MonkeyPatch()
+        for name, made in self.modules.items():
+            self.patch.setitem(sys.modules, name, made)
+
+    def __exit__(self, *_):
+        self.patch.undo()
+
+
+def refused(spec, match, error=CheckpointError, **modules):
+    with installed(**(modules or stand_ins.timm() | stand_ins.open_clip())), pytest.raises(error, match=match):
+        load_model(spec, device="cpu")
+
+
+def near(ours, wanted):
+    torch.testing.assert_close(ours, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_states_of_timms_tokens_are_its_own():
+    with installed(**stand_ins.timm()):
+        model = load_model("timm:tokens", device="cpu")
+    hidden = {one.layer: one for one in model.encode([tiny.example("0", image=IMAGE)])}
+    net, pixels = model.model, model.reader.stack([tiny.example("0", image=IMAGE)])[0]
+    with torch.inference_mode():
+        state = torch.cat([net.cls_token, net.reg_token, net.patch_embed(pixels) + net.pos_embed], 1)
+        for index in range(4):
+            near(hidden[f"vision.{index}"].states, state)
+            state = net.blocks[index](state) if index < 3 else net.norm(state)
+    near(hidden["vision.norm"].states, state)
+    near(hidden["vision.pooler"].states[:, 0], state[:, 0])
+    assert hidden["vision.0"].role[0].tolist() == [CLS, NONE, NONE, *[PATCH] * 16]
+
+
+def test_states_of_timms_grids_are_its_own():
+    with installed(**stand_ins.timm()):
+        model = load_model("timm:grids", device="cpu")
+    hidden = {one.layer: one for one in model.encode([tiny.example("0", image=IMAGE)])}
+    net, pixels = model.model, model.reader.stack([tiny.example("0", image=IMAGE)])[0]
+    with torch.inference_mode():
+        first = net.stem(pixels)
+        last = net.stages(first)
+    near(hidden["vision.0"].states, first.flatten(2).transpose(1, 2))
+    near(hidden["vision.3"].states, last.flatten(2).transpose(1, 2))
+    assert "vision.norm" not in hidden
+    assert [one.states.shape[1] for one in hidden.values()] == [64, 64, 64, 16, 1]
+
+
+def test_timm_images_are_resized_by_crop_pct_and_cropped():
+    with installed(**stand_ins.timm()):
+        model = load_model("timm:tokens", device="cpu")
+    pixels, (frame,) = model.reader.stack([tiny.example("0", image=IMAGE)])
+    image = open_image(IMAGE)  # 50 x 70; the shorter side becomes floor(32 / 0.9) = 35
+    made = np.asarray(image.resize((35, 49), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    made = (made[8:40, 1:33] - stand_ins.READ["mean"]) / stand_ins.READ["std"]
+    np.testing.assert_allclose(pixels[0].permute(1, 2, 0), made, atol=1e-5)
+    assert (frame.resized, frame.origin) == ((49, 35), (8, 1))
+
+
+def test_states_of_open_clip_are_its_own():
+    with installed(**stand_ins.open_clip()):
+        model = load_model("open_clip:ViT/known", device="cpu")
+    assert (model.name, model.stage) == ("ViT-known", "pretrained")
+    text, words = "two cats, dog", ((0, 3), (4, 8), (8, 9), (10, 13))
+    hidden = {one.layer: one for one in model.encode([tiny.example("0", text, IMAGE, words)])}
+    net, ids = model.model, stand_ins.Cutter()([text])[:, :40]
+    with torch.inference_mode():
+        near(hidden["language.projection"].states[:, 0], net.encode_text(ids))
+        near(hidden["language.0"].states, net.token_embedding(ids) + net.positional_embedding)
+        near(hidden["language.pooler"].states[:, 0] @ net.text_projection, net.encode_text(ids))
+        near(hidden["vision.pooler"].states[:, 0] @ net.visual.proj, hidden["vision.projection"].states[:, 0])
+        near(
+            hidden["vision.projection"].states[:, 0],
+            net.encode_image(model.grid([tiny.example("0", image=IMAGE)]).pixels),
+        )
+    end = int(ids.argmax())
+    assert hidden["language.0"].role[0].tolist() == [NONE, *[WORD] * (end - 1), CLS, *[NONE] * (39 - end)]
+    assert [sorted(set(np.flatnonzero(hidden["language.0"].word[0] == k))) != [] for k in range(4)] == [True] * 4
+
+
+def test_random_weights_are_those_of_the_seed_and_the_revision_is_the_weights():
+    state = torch.random.get_rng_state()
+    with installed(**stand_ins.timm()):
+        specs = [{"model": "timm:tokens", "weights": "random", "seed": seed} for seed in (3, 3, 4)]
+        models = [load_model(spec, device="cpu") for spec in specs]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert models[0].revision == models[1].revision != models[2].revision
+    assert {one.stage for one in models} == {"random"}
+    with installed(**stand_ins.timm(stand_ins.READ | {"crop_pct": 1.0})):
+        assert load_model(specs[0], device="cpu").revision != models[0].revision
+
+
+def test_what_is_not_known_is_refused_by_name(monkeypatch):
+    refused("timm:vit_nonsense", r"vit_nonsense: timm cannot make it: RuntimeError: Unknown model \(vit_nonsense\)")
+    refused("timm:strange", "timm's strange is a Strange, which keeps its blocks neither in `blocks`")
+    refused("timm:tokens@v1", "timm has models by name, without revisions; leave 'v1' out", StudyError)
+    refused({"model": "open_clip:ViT/known", "tokenizer": "."}, "open_clip brings its models' tokenizers", StudyError)
+    refused("open_clip:ViT", "names no weights; give NAME/WEIGHTS")
+    refused("open_clip:ViT/new", "'new' is not a known tag")
+    border = stand_ins.timm(stand_ins.READ | {"crop_mode": "border"})
+    refused("timm:tokens", "crop mode border, interpolation bicubic; known are 3, center or squash", **border)
+    other = stand_ins.open_clip(cutter=lambda: stand_ins.Cutter(lower=False))
+    refused("open_clip:ViT/known", "o'clock.* becomes .* in open_clip; this version of its tokenizer", **other)
+
+    class Averaging(stand_ins.Dual):
+        text_pool_type = "last"
+
+    refused(
+        "open_clip:ViT/known", "texts that are pooled otherwise than at their end", **stand_ins.open_clip(Averaging)
+    )
+
+
+@pytest.mark.parametrize("library", ["timm", "open_clip"])
+def test_a_library_that_is_not_installed_is_named_with_the_cure(library, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        CheckpointError, match=rf"needs {library}, which is not installed: pip install 'vlprobe\[{library}\]'"
+    ):
+        load_model(f"{library}:x/y", device="cpu")
