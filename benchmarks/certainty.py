@@ -1,6 +1,6 @@
 """How often the intervals hold the truth and the tests cry wolf, by simulation of what probes answer.
 
-Repeat with `python benchmarks/certainty.py > benchmarks/certainty.md` (about fifteen minutes on one core). The answers
+Repeat with `python benchmarks/certainty.py > benchmarks/certainty.md` (about ten minutes on one core). The answers
 are drawn, so that the truth is known; no probe is trained: `retraining.py` does that.
 """
 
@@ -69,13 +69,18 @@ def classes(rng: np.random.Generator, world: World, *chances: float) -> list[Pre
     ]
 
 
-def unbalanced(rng: np.random.Generator, world: World) -> list[Predictions]:
-    """Return a probe and the majority of classes 4 : 1: 90 % of the one right and 40 % of the other make 80 %, too."""
+def beside_majority(
+    rng: np.random.Generator, world: World, shares: tuple[float, ...], chances: tuple[float, float]
+) -> list[Predictions]:
+    """Return a probe that is right with given chances, about the first class and about any other, and the first class.
+
+    Of shares 0.8 and 0.2, 90 % of the one and 40 % of the other make 80 %, as the majority does; of four equal ones, a
+    probe that guesses has 25 % of each right.
+    """
     group, z = luck(rng, world)
-    y = np.where(z[0] < ndtri(0.8), "a", "b")
-    right = rng.random(len(y)) < np.where(y == "a", 0.9, 0.4)
-    probe = np.where(right, y, np.where(y == "a", "b", "a"))
-    return [_answers(group, y, probe), _answers(group, y, np.full(len(y), "a"))]
+    y = np.array(list("abcd"))[np.searchsorted(ndtri(np.cumsum(shares[:-1])), z[0])]
+    right = rng.random(len(y)) < np.where(y == "a", *chances)
+    return [_answers(group, y, np.where(right, y, "wrong")), _answers(group, y, np.full(len(y), "a"))]
 
 
 def numbers(rng: np.random.Generator, world: World, *errors: float) -> list[Predictions]:
@@ -125,12 +130,15 @@ def changes(rng: np.random.Generator, world: World, *chances: float) -> Comparis
     return compare_losses((a, lost), (b, gone), 0)
 
 
+UNEQUAL, FOUR = (0.8, 0.2), (0.25,) * 4
+"""Shares of classes."""
 NULLS: dict[str, tuple[Callable[[np.random.Generator, World], Comparison], int]] = {
     "0.5 against 0.5": (lambda rng, world: compare(*classes(rng, world, 0.5, 0.5), 0), 1),
     "0.95 against 0.95": (lambda rng, world: compare(*classes(rng, world, 0.95, 0.95), 0), 1),
-    "majority of 4 : 1": (lambda rng, world: compare(*unbalanced(rng, world), 0), 1),
+    "majority of 4 : 1": (lambda rng, world: compare(*beside_majority(rng, world, UNEQUAL, (0.9, 0.4)), 0), 1),
+    "majority of four": (lambda rng, world: compare(*beside_majority(rng, world, FOUR, (0.25, 0.25)), 0), 1),
     "losses 0.9 - 0.6 and 0.8 - 0.5": (lambda rng, world: changes(rng, world, 0.9, 0.6, 0.8, 0.5), 1),
-    "R² 0.4 against 0.4": (lambda rng, world: compare(*numbers(rng, world, 0.1, 0.1), int(rng.integers(2**31))), 8),
+    "R² 0.4 against 0.4": (lambda rng, world: compare(*numbers(rng, world, 0.1, 0.1), int(rng.integers(2**31))), 4),
 }
 """What is compared although there is no difference -> what is found, and by how much fewer trials it is afforded."""
 
@@ -139,7 +147,7 @@ def nothing_to_find(trials: int) -> None:
     """Print how often a difference is found, and how often the interval holds 0, where there is none."""
     print(
         "\n## Differences where there is none\n\nHow often p is at most 0.05, in %; in brackets how often the 95 % "
-        "interval holds 0. R² has an eighth of the trials.\n"
+        "interval holds 0. R² has a quarter of the trials.\n"
     )
     print(f"| groups | rows of a group | alike | {' | '.join(NULLS)} |\n|---:|---:|---:|{'---:|' * len(NULLS)}")
     for world in worlds():
@@ -188,6 +196,26 @@ def something_to_find(trials: int) -> None:
         print(f"{world} {' | '.join(cells)} |", flush=True)
 
 
+def above_the_majority(trials: int) -> None:
+    """Print how often a probe that is better than the majority class is found above it, and how often below."""
+    print(
+        "\n## Better than the majority class\n\nIn %: how often a probe that is better in truth is found above the "
+        "majority class, and in brackets how often below. Of classes 4 : 1 it has 95 and 90 % right "
+        f"(0.94 against 0.8), of four equal ones 60 % (0.6 against 0.25). {trials} trials.\n\n"
+        "| groups | rows of a group | alike | 4 : 1 | four |\n|---:|---:|---:|---:|---:|"
+    )
+    for world in worlds():
+        cells = []
+        for shares, chances in ((UNEQUAL, (0.95, 0.9)), (FOUR, (0.6, 0.6))):
+            rng = generator(4, "majority", str(world), str(shares))
+            found = [compare(*beside_majority(rng, world, shares, chances), 0) for _ in range(trials)]
+            above, below = (
+                np.mean([sign * (each.p <= LEVEL) * each.difference > 0 for each in found]) for sign in (1, -1)
+            )
+            cells.append(f"{100 * above:.1f} ({100 * below:.1f})")
+        print(f"{world} {' | '.join(cells)} |", flush=True)
+
+
 def many_tests(trials: int) -> None:
     """Print how often any of twenty tests of nothing is significant, before and after Holm's correction."""
     rng, before, after = generator(3, "many"), 0, 0
@@ -208,23 +236,42 @@ def many_tests(trials: int) -> None:
     )
 
 
+def opening(title: str, script: str, trials: int, of: str, more: str) -> str:
+    """Return how a page of figures begins: what repeats it, and how exact its shares are."""
+    error = 200 * math.sqrt(LEVEL * (1 - LEVEL) / trials)
+    return (
+        f"# {title}\n\nRepeat with `python benchmarks/{script}.py > benchmarks/{script}.md`.\n\n{trials} {of}, with "
+        f"fixed seeds; a share near 5 % or 95 % is known to ± {error:.1f} points (two standard errors). {more}"
+    )
+
+
+def asked(doc: str | None, trials: int) -> int:
+    """Return how many trials the command line asks for, or as many as are usual."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--trials", type=int, default=trials)
+    return parser.parse_args().trials
+
+
 def main() -> None:
     """Run all and print a page of Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=1000)
-    trials = parser.parse_args().trials
-    error = 100 * math.sqrt(LEVEL * (1 - LEVEL) / trials)
+    trials = asked(__doc__, 400)
     print(
-        "# How sure vlprobe is, and how sure it should be\n\nRepeat with `python benchmarks/certainty.py > "
-        f"benchmarks/certainty.md`.\n\n{trials} simulated test parts a cell, with fixed seeds; a share near 5 % or 95 "
-        f"% is known to ± {2 * error:.1f} points (two standard errors). *Alike* is the share of their luck that the "
-        "rows of one group have in common: 0, they might as well be groups of their own; 1, they are all right or all "
-        "wrong (of numbers: the known part is the same)."
+        opening(
+            "How sure vlprobe is, and how sure it should be",
+            "certainty",
+            trials,
+            "simulated test parts a cell",
+            "*Alike* is the share of their luck that the rows of one group have in common: 0, they might as well be "
+            "groups of their own; 1, they are all right or all wrong (of numbers: the known part is the same; beside a "
+            "majority: they are of one class).",
+        ),
+        flush=True,
     )
     coverage_of_scores(trials)
     nothing_to_find(trials)
-    something_to_find(trials // 4)
-    many_tests(trials // 4)
+    something_to_find(trials)
+    above_the_majority(trials)
+    many_tests(trials // 2)
 
 
 if __name__ == "__main__":

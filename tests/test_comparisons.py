@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
-from scipy.stats import binomtest, norm, permutation_test, t
+from scipy.stats import binom, binomtest, norm, permutation_test, t
 from sklearn.metrics import accuracy_score, r2_score
 
 from vlprobe.comparisons import compare, compare_losses, elsewhere, holm, pool, shared
 from vlprobe.errors import DataError
 from vlprobe.exchange import drawn_p, exact_p
-from vlprobe.statistics import tango
+from vlprobe.statistics import mixed, tango
 from vlprobe.types import Predictions
 
 
@@ -84,6 +84,46 @@ def test_r2_by_exchanging_whole_groups_and_scoring_anew():
     assert found.difference == pytest.approx(differences[0])
     assert found.scores == pytest.approx((r2_score(y, first), r2_score(y, second)))
     assert found.p == pytest.approx(np.mean(np.abs(differences) >= abs(differences[0]) - 1e-12))
+
+
+@pytest.mark.parametrize(("items", "mine", "up", "down"), [(20, 6, 3, 4), (10, 9, 0, 3), (40, 10, 9, 1), (12, 0, 5, 0)])
+def test_the_mix_of_a_test_part_is_a_binomial_draw(items, mine, up, down):
+    """scipy's binomial: so few, or so many, items that the second has right, were both as good; mid-p and its ends."""
+    others = items - mine
+    gained, missed = up / others, down / mine if mine else 1.0  # where none was drawn, none is taken to be right
+    law = binom(items, gained / (gained + missed))
+    few = law.cdf(mine) - law.pmf(mine) / 2
+    many = law.sf(mine) + law.pmf(mine) / 2 if mine else 1.0
+    p, low, high = mixed(items, mine / items, up / items, down / items)
+    assert p == pytest.approx(min(1, 2 * min(few, many)))
+    share = (gained - low) / (gained + missed)
+    assert binom.cdf(mine, items, share) - binom.pmf(mine, items, share) / 2 == pytest.approx(0.025)
+    if mine:
+        share = (gained - high) / (gained + missed)
+        assert binom.sf(mine, items, share) + binom.pmf(mine, items, share) / 2 == pytest.approx(0.025)
+    assert mixed(items, 1 - mine / items, down / items, up / items) == pytest.approx((p, -high, -low))
+    assert (p <= 0.05) == (not low <= 0 <= high)
+
+
+def test_of_items_that_were_not_drawn_the_worst_is_taken():
+    """Six draws of one kind, all a little better: of the other kind, which the second has right, none was drawn."""
+    p, low, high = mixed(6, 0.0, 0.25, 0.0)
+    assert p == pytest.approx((1 / 1.25) ** 6)  # mid-p, both sides; r / (r + w) is 0.25 / 1.25
+    assert low < 0 < 0.25 == pytest.approx(high)
+    assert mixed(6, 1.0, 0.0, 0.1)[0] == pytest.approx((1 / 1.1) ** 6)
+    assert mixed(5, 0.4, 0.0, 0.0)[0] == 1
+    assert mixed(5, 1.0, 0.0, 0.0)[0] == 1
+
+
+def test_p_and_interval_of_one_class_groups_agree():
+    """Six groups of the majority class, each with a few errors, tell nothing of the class that was not drawn."""
+    group = np.repeat(np.arange(6), 50)
+    found = compare(answers(np.arange(300) % 10 > 0, group), answers(np.full(300, True), group), 0)
+    assert found.p > 0.3 and found.difference == pytest.approx(-0.1)
+    assert found.interval[0] < -0.1 and found.interval[1] > 0.3
+    turned = compare(answers(np.full(300, True), group), answers(np.arange(300) % 10 > 0, group), 0)
+    assert turned.p == pytest.approx(found.p)
+    assert turned.interval == pytest.approx((-found.interval[1], -found.interval[0]))
 
 
 def left_out(group, measure):

@@ -146,3 +146,51 @@ def tango(up: float, down: float, items: float, t: float) -> tuple[float, float]
     low = brentq(lambda d: away(d) - t, -edge, middle) if away(-edge) > t and middle > -edge else -1.0
     high = brentq(lambda d: away(d) + t, middle, edge) if away(edge) < -t and middle < edge else 1.0
     return float(low), float(high)
+
+
+def mixed(items: float, own: float, up: float, down: float) -> tuple[float, float, float]:
+    """Return (p, low, high) of a difference of two accuracies, as far as it hangs on the mix of the test part.
+
+    Items are of two kinds: those that the second has right, of which the first misses a share w, and the others, of
+    which it has a share r right; the difference is r (1 - s) - w s, if a share s is of the first kind. Were the two
+    equal, s would be r / (r + w). p is how likely a draw of `items` then has so few, or so many, of that kind
+    (binomial, two-sided, mid-p: Lancaster 1961); the interval is that of all s that the draw allows. Of a kind of which
+    less than one item was drawn r or w is not known: what that one lacks is taken to be against the finding.
+
+    Beside a constant answer (the majority class) the kinds are classes. Groups of one class each bring so few draws
+    of the class that an exchange of their answers cannot know what the rare kind would have told.
+
+    Args:
+        items: how many were drawn, in independent ones.
+        own: share that the second has right.
+        up: share that the first alone has right.
+        down: share that the second alone has right.
+    """
+    few, low = _few(items, own, up, down)
+    many, high = _few(items, 1 - own, down, up)
+    return min(1.0, 2 * min(few, many)), low, -high
+
+
+def _few(items: float, own: float, up: float, down: float) -> tuple[float, float]:
+    """Return how likely so few of the second's own items are, were the two equal, and the lowest difference."""
+    from scipy.optimize import brentq
+
+    mine = items * own
+    missed = (items * down + max(1 - mine, 0.0)) / max(mine, 1.0)
+    gained = up / (1 - own) if own < 1 else 0.0
+    both = gained + missed
+    edge = 1 - 1e-12
+    most = 1.0
+    if _tail(mine, items, edge) < LEVEL / 2:
+        most = float(brentq(lambda share: _tail(mine, items, share) - LEVEL / 2, 0.0, edge))
+    return _tail(mine, items, gained / both) if both > 0 else 1.0, gained - most * both
+
+
+def _tail(count: float, items: float, share: float) -> float:
+    """Return the chance of fewer than `count` of `items`, and half of that of just so many."""
+    from scipy.special import betainc
+
+    if count >= items:
+        return 1 - share**items / 2
+    below = betainc(items - count + 1, count, 1 - share) if count > 0 else 0.0
+    return float(below + betainc(items - count, count + 1, 1 - share)) / 2
