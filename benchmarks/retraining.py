@@ -6,12 +6,11 @@ but the model is vlprobe's own: the cut, the mismatch, the L2 strength, the prob
 
 from __future__ import annotations
 
-import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from certainty import asked, opening
 
 from vlprobe.comparisons import Comparison, compare, pool
 from vlprobe.digest import generator
@@ -115,8 +114,8 @@ def study(rng: np.random.Generator, world: World, seeds: Sequence[int]) -> Told:
         answers["majority"][seed] = replace(given, predicted=np.full(len(ids), most))
     matched, mismatched, majority = (pool(each) for each in answers.values())
     draws = int(rng.integers(2**31))
-    comparisons = (compare(*two, draws) for two in ((matched, majority), (matched, mismatched), (mismatched, majority)))
-    return Told(*comparisons, tuple(held))
+    above, rest = (compare(probe, majority, draws) for probe in (matched, mismatched))
+    return Told(above, compare(matched, mismatched, draws, len(test) / len(both)), rest, tuple(held))
 
 
 def worth(world: World, predicted: np.ndarray, y: np.ndarray) -> float:
@@ -163,6 +162,8 @@ TEXT = {
     "many groups": World(90, 2, (0.5, 0.5), (1.5, 0.0)),
     "wide": World(150, 1, (0.5, 0.5), (1.5, 0.0), 30),
     "numbers": World(90, 2, (), (1.0, 0.0)),
+    "wide numbers": World(150, 1, (), (1.0, 0.0), 30),
+    "few groups, numbers": World(36, 2, (), (1.0, 0.0)),
 }
 """Name -> data that the text alone tells."""
 IMAGE = {
@@ -231,16 +232,18 @@ def something_to_find(trials: int) -> None:
 
 def main() -> None:
     """Run all and print a page of Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=250)
-    trials = parser.parse_args().trials
-    error = 200 * math.sqrt(LEVEL * (1 - LEVEL) / trials)
+    trials = asked(__doc__, 250)
     print(
-        "# What whole studies find that is not there\n\nRepeat with `python benchmarks/retraining.py > "
-        f"benchmarks/retraining.md`.\n\n{trials} drawn data sets a row, with fixed seeds; a share near 5 % or 95 % is "
-        f"known to ± {error:.1f} points (two standard errors). Of each data set, every seed cuts test, train and "
-        "validation anew, draws a mismatch, chooses the L2 strength and trains the probes; the answers of all seeds "
-        "are pooled. All captions of an image have one target."
+        opening(
+            "What whole studies find that is not there",
+            "retraining",
+            trials,
+            "drawn data sets a row",
+            "Of each data set, every seed cuts test, train and validation anew, draws a mismatch, chooses the L2 "
+            "strength and trains the probes; the answers of all seeds are pooled. All captions of an image have one "
+            "target.",
+        ),
+        flush=True,
     )
     nothing_to_find(trials)
     something_to_find(trials)

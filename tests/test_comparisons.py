@@ -268,6 +268,25 @@ def test_seeds_that_test_what_others_trained_on_are_not_counted_as_independent()
         assert parted.smallest > 1.2 * alone.smallest
 
 
+@pytest.mark.parametrize(("kind", "share"), [("classes", 0.5), ("numbers", 1.0)])
+def test_what_training_adds_is_in_p_interval_and_smallest(kind, share):
+    """One row tested for two trained on: 1/4 of the variance between groups for classes, 1/2 for numbers, by scipy."""
+    rng = np.random.default_rng(15)
+    group, y = np.repeat(np.arange(20), 6), rng.normal(size=120)
+    four = [numbers(y, y + rng.normal(0, width, 120), group) for width in (0.8, 1.1, 0.9, 1.0)]
+    if kind == "classes":
+        four = [answers(rng.random(120) < chance, group) for chance in (0.8, 0.65, 0.75, 0.7)]
+    for measure, probes in ((compare, four[:2]), (compare_losses, (four[:2], four[2:]))):
+        without, found = measure(*probes, 0), measure(*probes, 0, 0.5)
+        wider = np.sqrt(1 + share / 2)
+        assert found.difference == without.difference
+        assert found.p == pytest.approx(2 * norm.sf(norm.isf(without.p / 2) / wider), rel=1e-6)
+        assert np.diff(found.interval) / np.diff(without.interval) == pytest.approx(wider, rel=0.05)
+        assert found.smallest / without.smallest == pytest.approx(wider, rel=0.08)
+    parted = [of_thirds(probe) for probe in four[:2]]  # they take as much, or more, into account
+    assert compare(*parted, 0, 0.5).p == compare(*parted, 0).p
+
+
 def test_elsewhere_counts_what_seeds_did_not_test():
     ids = np.array([f"e{i}" for i in range(9)])
     a = Predictions(ids, np.zeros(9, np.int32), ids, ids, ids)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from test_study import study
 from toys import Toy, colour_task
@@ -18,6 +19,8 @@ from vlprobe.results import Results
 from vlprobe.types import Predictions, Result
 
 N = 120
+TRAINED = 10**15
+"""Rows trained on: so many that no other ones would have made other probes."""
 
 
 class Planted:
@@ -30,13 +33,13 @@ class Planted:
         right = right if isinstance(right, np.ndarray) else np.arange(self.n) < right * self.n
         names = {"stage": "pretrained", "control": "", "layer": "joint.1", "seed": 0, "task": "colour"} | other
         names = {"probe": "logistic", "metric": "accuracy"} | names
-        validation = names.pop("validation", float(right.mean()))
+        validation, trained = names.pop("validation", float(right.mean())), names.pop("n_train", TRAINED)
         named = "x".join([model, condition, *map(str, names.values())])
         key = names.pop("key", named.replace(".", "y").replace("-", "z"))
         result = Result(
             level=self.level, model=model, revision="r", condition=condition, unit="input: cls",
             score=float(right.mean()), interval=(0.0, 1.0), validation=validation, l2=1.0,
-            n_train=N, n_test=self.n, key=key, **names,
+            n_train=trained, n_test=self.n, key=key, **names,
         )  # fmt: skip
         ids = np.array([f"e{i}" for i in range(self.n)])
         answers = Predictions(ids, np.zeros(self.n, np.int32), ids, np.full(self.n, "a"), np.where(right, "a", "b"))
@@ -145,6 +148,19 @@ def test_tests_are_corrected_together_those_of_controls_as_a_family_of_their_own
         assert [finding.corrected for finding in family] == pytest.approx(holm([finding.p for finding in family]))
     assert any(finding.p <= 0.05 < finding.corrected for finding in tests)
     assert all(finding.significant == (finding.corrected <= 0.05) for finding in tests)
+
+
+def test_what_other_train_rows_would_have_made_counts_between_trained_probes_only(tmp_path):
+    """As many rows tested as trained on: half as much variance again, but not beside the majority class."""
+    many, few = (Planted(tmp_path / f"{n}").model(0.5, last(0.55), n_train=n) for n in (TRAINED, N))
+    many, few = ({finding.kind: finding for finding in planted.find()} for planted in (many, few))
+    for kind in ("majority", "rest"):
+        assert few[kind].p == many[kind].p and few[kind].interval == many[kind].interval
+    for kind in ("mismatched", "shuffled-labels"):
+        z = [norm.isf(found[kind].p / 2) for found in (many, few)]
+        assert z[0] / z[1] == pytest.approx(np.sqrt(1.5), rel=1e-6) and z[0] > 0.3
+        assert np.diff(few[kind].interval) > 1.15 * np.diff(many[kind].interval)
+        assert few[kind].smallest > 1.15 * many[kind].smallest
 
 
 def test_more_controls_leave_the_verdicts_as_they_are(tmp_path):

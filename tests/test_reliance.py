@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from test_findings import N, Planted, last
+from test_findings import TRAINED, N, Planted, last
 
 from test_study import study
 from toys import Toy
@@ -49,7 +49,7 @@ def test_rows_are_what_compare_says_and_corrected_as_one_family_of_their_own(tmp
     keys = {(result.task, result.condition): result.key for result in planted.results.all() if not result.control}
     for row in rows:
         pair = (planted.results.predictions(keys[row.task, condition]) for condition in ("matched", row.condition))
-        found = compare(*pair, 0)
+        found = compare(*pair, 0, N / TRAINED)
         assert (row.loss, row.interval, row.p, row.smallest) == (
             found.difference,
             found.interval,

@@ -6,8 +6,9 @@ compared: the rows of one group share their luck.
 Several seeds: each has a split, and so a test part, of its own. `pool` puts the items of all seeds together; a group
 that is tested under several seeds stays one group, so that testing an image twice does not count as two images. Where
 the seeds do not test the same items, one tests what another was trained on, and their luck is not independent: every
-variance is multiplied by 1 + `elsewhere` (in the spirit of Nadeau & Bengio 2003). benchmarks/retraining.md shows how
-often two probes that know the same are then told apart.
+variance is multiplied by 1 + `elsewhere` (in the spirit of Nadeau & Bengio 2003). What other train rows would have made
+of two probes is added to the variance, too: `TRAINING`. benchmarks/retraining.md shows how often two probes that know
+the same are then told apart.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ from vlprobe.types import Predictions
 
 POWER = 0.8
 """Chance of showing a difference of the size that `Comparison.smallest` names."""
+TRAINING = {"accuracy": 0.5, "r2": 1.0}
+"""What training adds to the variance of a difference of two trained probes: so many times tested / trained rows.
+
+With k features and residuals of variance v, the luck of n train rows makes two least-squares probes answer apart by
+2 k v / n, squared, on average; the errors of m test rows then move their difference by 8 k v² / (n m), and the luck
+itself, which no test row shows, by 4 k v² / n², that is m / (2 n) as much. The chosen strength adds its own luck: next
+to nothing to answers that are classes, which do not change with the size of the weights, and about as much again to
+numbers, of which it decides how far they are drawn to the mean. The sum is Nadeau & Bengio's m / n (2003).
+"""
 SEED = "\x1f"
 """Stands between the seed and the example in the ids of pooled answers."""
 
@@ -53,7 +63,7 @@ class Comparison:
     """Of the first and of the second, on these items; the two losses, where losses are compared."""
 
 
-def compare(a: Predictions, b: Predictions, seed: int) -> Comparison:
+def compare(a: Predictions, b: Predictions, seed: int, trained: float = 0.0) -> Comparison:
     """Compare two probes on the same items: accuracy where the targets are classes, R² where they are numbers.
 
     p is that of the exchange (sign-flip) test: were there no difference, the two answers of a group could be swapped.
@@ -68,14 +78,18 @@ def compare(a: Predictions, b: Predictions, seed: int) -> Comparison:
         a: answers of the first probe.
         b: answers of the second.
         seed: draws the exchanges where there are too many to try all; of use for R² only.
+        trained: how many rows both are tested on for each that they were trained on; 0 leaves out what other train rows
+            would have made of them: one of them was not trained (the majority class), or these very probes are meant.
 
     Raises:
         DataError: they did not answer the same items (see `shared`), or disagree on the target or group of one.
     """
-    return _compared(_aligned(a, b), (1, -1), seed)
+    return _compared(_aligned(a, b), (1, -1), seed, trained)
 
 
-def compare_losses(a: tuple[Predictions, Predictions], b: tuple[Predictions, Predictions], seed: int) -> Comparison:
+def compare_losses(
+    a: tuple[Predictions, Predictions], b: tuple[Predictions, Predictions], seed: int, trained: float = 0.0
+) -> Comparison:
     """Compare what two models lose, a difference of differences: (a[0] - a[1]) - (b[0] - b[1]).
 
     Each pair is what a model's probes answered with its own input and with another, matched and mismatched say, all
@@ -86,20 +100,22 @@ def compare_losses(a: tuple[Predictions, Predictions], b: tuple[Predictions, Pre
         a: answers of the first model's probes: with, and without.
         b: answers of the second model's.
         seed: as in `compare`.
+        trained: as in `compare`.
 
     Raises:
         DataError: as `compare` does.
     """
-    return _compared(_aligned(*a, *b), (1, -1, -1, 1), seed)
+    return _compared(_aligned(*a, *b), (1, -1, -1, 1), seed, trained)
 
 
-def _compared(probes: Sequence[Predictions], signs: tuple[int, ...], seed: int) -> Comparison:
+def _compared(probes: Sequence[Predictions], signs: tuple[int, ...], seed: int, trained: float) -> Comparison:
     """Compare the sum of the scores of some probes with that of as many others, on the same items.
 
     Args:
         probes: row by row the same items.
         signs: (probe,) how each score counts: 1 or -1, as many of the one as of the other.
         seed: draws the exchanges, which swap all signs of a group.
+        trained: rows tested for each that they were trained on.
     """
     first = probes[0]
     metric = "accuracy" if first.target.dtype.kind == "U" else "r2"
@@ -109,7 +125,7 @@ def _compared(probes: Sequence[Predictions], signs: tuple[int, ...], seed: int) 
     gain = sums[:, ::width] @ signs
     scores = [score(each.target, each.predicted, metric) for each in probes]
     sides = scores if len(probes) == 2 else [scores[0] - scores[1], scores[2] - scores[3]]
-    wider = 1 + elsewhere(first.id)
+    wider = 1 + max(elsewhere(first.id), TRAINING[metric] * trained)
     if metric == "accuracy":
         p = _widened(exact_p(gain.astype(int)), wider)
         low, high, smallest = _of_accuracies(rows[:, ::width] @ signs, sums, signs, wider)

@@ -40,6 +40,8 @@ class Answer:
     """Control -> the layer that answers for it; empty where it looks at none."""
     words: str = ""
     """What `words` is."""
+    trained: float = 0.0
+    """How many rows its probe is tested on for each that it was trained on, the mean over seeds."""
 
 
 def of_linear(results: Iterable[Result]) -> list[Result]:
@@ -140,8 +142,19 @@ def _answer(rows: Sequence[Result], layer: str) -> Answer:
     words = words_of(rows)
     if words:
         keys["words"] = keys[words]
+    shares = [row.n_test / row.n_train for row in rows if row.layer == layer and not row.control]
     return Answer(
-        first.task, first.level, first.metric, first.model, first.stage, first.condition, layer, keys, layers, words
+        task=first.task,
+        level=first.level,
+        metric=first.metric,
+        model=first.model,
+        stage=first.stage,
+        condition=first.condition,
+        layer=layer,
+        keys=keys,
+        layers=layers,
+        words=words,
+        trained=fmean(shares),
     )
 
 

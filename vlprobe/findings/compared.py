@@ -73,10 +73,11 @@ def compare_all(answers: Sequence[Answer], read: Reader, architectures: Mapping[
         if control == "control-task":
             same = tuple(rightness(each) for each in same)
         if len(same[0].id):  # else a run was stopped before they had a seed in common
+            trained = 0.0 if control == "majority" else max(first.trained, second.trained)
             if wrong:
-                found = compare_losses((same[0], same[2]), (same[1], same[3]), seed)
+                found = compare_losses((same[0], same[2]), (same[1], same[3]), seed, trained)
             else:
-                found = compare(same[0], same[1], seed)
+                found = compare(same[0], same[1], seed, trained)
             made.append(Compared(kind, first, second, control, found, len(given[0].id), wrong))
     return _corrected(made, True) + _corrected(made, False)
 

@@ -121,7 +121,7 @@ def _row(matched: Answer, without: Answer, results: Results) -> Reliance | None:
     own, other = shared(read(matched), read(without))
     if not len(own.id):
         return None
-    found = compare(own, other, min(matched.keys[""]))
+    found = compare(own, other, min(matched.keys[""]), max(matched.trained, without.trained))
     side = {"text-only": "image", "image-only": "text"}.get(without.condition, SIDES[matched.level][1])
     return Reliance(
         task=matched.task,

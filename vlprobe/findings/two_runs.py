@@ -165,7 +165,7 @@ def _score(runs: _Runs, mine: Answer, other: Answer) -> Change:
     if why:
         return replace(bare, untested=why)
     first, second = same
-    return _paired(bare, compare(second, first, seeds[0]), seeds, _differing(same))
+    return _paired(bare, compare(second, first, seeds[0], max(mine.trained, other.trained)), seeds, _differing(same))
 
 
 def _side_by_side(runs: _Runs, mine: Answer, other: Answer) -> Change:
@@ -225,7 +225,8 @@ def _losses(runs: _Runs, pairs: Mapping[tuple[str, str, str], tuple[Answer, Answ
     if why or matched[0].metric != matched[1].metric:
         return  # the scores beside it say why
     a, b, wrong_a, wrong_b = same
-    found = compare_losses((b, wrong_b), (a, wrong_a), seeds[0])
+    trained = max(answer.trained for answer in (*matched, *wrong))
+    found = compare_losses((b, wrong_b), (a, wrong_a), seeds[0], trained)
     loss = replace(_side_by_side(runs, *wrong), kind="loss", intervals=((math.nan, math.nan), (math.nan, math.nan)))
     yield _paired(loss, found, seeds, _differing((a, b)) + _differing((wrong_a, wrong_b)))
 
