@@ -75,3 +75,4 @@ def test_the_prompt_is_in_study_json_and_the_report_is_written(folder):
     page = (folder / "results" / "report" / "index.html").read_text()
     assert "qwen" in page
     assert "joint.3" in page
+    assert "qwen was used with prompt: <code>&lt;|im_start|&gt;system⏎You are a helpful assistant." in page
