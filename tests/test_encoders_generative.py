@@ -170,29 +170,6 @@ def compare(kind, folder, model, image):
         near(mine["joint.0"].states[inputs["input_ids"] == model.reader.image], features(seen))
 
 
-def variant(monkeypatch, kind, folder, **changed):
-    """Make a checkpoint of another configuration: the parts that are named are others."""
-    before = generative.CONFIGS[kind]()
-    known = {name: value for name, value in before.to_dict().items() if name not in ("model_type", "dtype")}
-    monkeypatch.setitem(tiny.CONFIGS, kind, lambda: type(before)(**{**known, **changed}))
-    return load_model(tiny.spec(kind, tiny.make(kind, folder)), device="cpu")
-
-
-@pytest.mark.parametrize("image", [IMAGES[0], None], ids=["image", "no image"])
-def test_paligemma_2_has_layers_with_a_window(tmp_path, monkeypatch, image):
-    text = hf.Gemma2Config(**generative.sizes("paligemma"), head_dim=8, sliding_window=6)
-    compare("paligemma", tmp_path, variant(monkeypatch, "paligemma", tmp_path, text_config=text), image)
-
-
-def test_a_llava_that_keeps_the_cls_of_its_tower_has_a_token_of_no_place(tmp_path, monkeypatch):
-    model = variant(monkeypatch, "llava", tmp_path, vision_feature_select_strategy="full")
-    mine = {one.layer: one for one in model.encode([tiny.example("0", TEXTS[0], IMAGES[0])])}
-    assert np.isnan(mine["vision.connector"].box[0]).all(1).tolist() == [True] + [False] * 16
-    first = int(np.flatnonzero(mine["joint.0"].role[0] == PATCH)[0])
-    assert torch.equal(mine["joint.0"].states[0, first - 1 : first + 16], mine["vision.connector"].states[0])
-    assert mine["joint.0"].role[0, first - 1] == NONE
-
-
 def features(seen):
     """(image token, width) what transformers puts in place of the image tokens."""
     found = seen.pooler_output

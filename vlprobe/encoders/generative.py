@@ -52,6 +52,8 @@ class Generative(Encoder):
         self.row = ROWS[checkpoint.model_type]
         loaded = load_network(checkpoint, {name: row.network for name, row in ROWS.items()}, device)
         self.model, self.device, self.left_out = loaded.model, device, loaded.left_out
+        if checkpoint.random:
+            _draw_zeros(self.model, checkpoint.seed)
         config, place = self.model.config, checkpoint.source
         text, vision = config.text_config, config.vision_config
         tokenizer = load_tokenizer(checkpoint, text.vocab_size)
@@ -160,3 +162,13 @@ def _unpacked(states: torch.Tensor, boxes: Sequence[np.ndarray]) -> torch.Tensor
     flat = states.reshape(-1, states.shape[-1])
     parts = torch.split(flat, [len(one) for one in boxes])
     return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+
+
+def _draw_zeros(model: Any, seed: int) -> None:
+    """Draw the matrices of an untrained network that training starts at zero: else Gemma 3's sees no image at all."""
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and not parameter.any():
+                spread = model.config.text_config.initializer_range
+                parameter.copy_(torch.randn(parameter.shape, generator=drawn) * spread)
