@@ -8,6 +8,7 @@ import torch
 import transformers as hf
 
 import tiny_checkpoints as tiny
+import vlprobe.encoders
 from vlprobe.encoders import load_model, untrained_spec
 from vlprobe.encoders.families import FAMILIES
 from vlprobe.errors import StudyError
@@ -37,6 +38,13 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (1000 * (gpu + 1), 4000))
     monkeypatch.delenv("VLPROBE_WORKER", raising=False)
+    tried = vlprobe.encoders._refuse_unsound
+
+    def try_here(encoder, place):
+        encoder.device = torch.device("cpu")  # where the stand-in has put it
+        tried(encoder, place)
+
+    monkeypatch.setattr(vlprobe.encoders, "_refuse_unsound", try_here)
     return told
 
 
@@ -53,7 +61,6 @@ def test_rounded_weights_are_asked_for_and_recorded(machine, folder, bits, wante
     assert {name: getattr(machine["quantization_config"], name) for name in wanted} == wanted
     assert model.usage["weights"] == f"rounded to {bits} bits"
     assert "prompt" in model.usage
-    model.device = torch.device("cpu")  # where the stand-in has put it
     assert len(model.encode([tiny.example("0", "a dog", tiny.png(tiny.noise(60, 90)))])) == len(model.layers)
 
 
