@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +18,6 @@ from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.encoders.towers import Positions, of_text
 from vlprobe.errors import CheckpointError
-from vlprobe.types import Example
 
 RETRIEVAL, ANSWERS, CAPTIONS = (
     "BlipForImageTextRetrieval",
@@ -80,14 +77,6 @@ class Blip(Fusion):
         language = dict.fromkeys((f"language.{index}" for index in count), text.hidden_size)
         language |= {f"language.{name}": shared[name] for name in shared}
         self.layers = language | self.layers | dict.fromkeys((f"joint.{index}" for index in count), text.hidden_size)
-
-    def read(self, batch: Sequence[Example]) -> tuple[Pieces | None, Grid | None]:
-        """Return the texts and the images of a batch; of a checkpoint that reads no text, the images.
-
-        Raises:
-            BadRow, CheckpointError: see `Pair.read`.
-        """
-        return super().read(batch if "text" in self.modalities else [replace(one, text=None) for one in batch])
 
     def states(self, pieces: Pieces | None, grid: Grid | None) -> dict[str, torch.Tensor]:
         """Return the layers that are reached."""

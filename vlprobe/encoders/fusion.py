@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -37,6 +38,14 @@ class Fusion(Pair):
     @abstractmethod
     def meeting(self, pieces: Pieces | None, grid: Grid | None) -> Positions:
         """Return what the positions of `joint` are, where it is reached."""
+
+    def read(self, batch: Sequence[Example]) -> tuple[Pieces | None, Grid | None]:
+        """Return the texts and the images of a batch; of a checkpoint that reads no text, the images.
+
+        Raises:
+            BadRow, CheckpointError: see `Pair.read`.
+        """
+        return super().read(batch if "text" in self.modalities else [replace(one, text=None) for one in batch])
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the layers of both encoders and those in which they meet.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.encoders.towers import Positions, of_text
-from vlprobe.types import Example
 
 
 class QFormer(Fusion):
@@ -63,14 +60,6 @@ class QFormer(Fusion):
         self.layers = {f"vision.{index}": image.hidden_size for index in range(len(self.vision) + 1)}
         self.layers["vision.norm"] = image.hidden_size
         self.layers |= {f"joint.{index}": asked.hidden_size for index in range(len(self.joint) + 1)}
-
-    def read(self, batch: Sequence[Example]) -> tuple[Pieces | None, Grid | None]:
-        """Return the texts and the images of a batch; of a checkpoint that reads no text, the images.
-
-        Raises:
-            BadRow, CheckpointError: see `Pair.read`.
-        """
-        return super().read(batch if "text" in self.modalities else [replace(one, text=None) for one in batch])
 
     def states(self, pieces: Pieces | None, grid: Grid | None) -> dict[str, torch.Tensor]:
         """Return the layers that are reached; the queries stand behind the text."""
