@@ -148,7 +148,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(world, capsys, mo
     monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 10)
     assert world() == 1
     said = capsys.readouterr().err
-    assert "GB, and" in said and "name a `store` on a larger disk, keep them as `dtype: float16`" in said
+    assert "holds neither" in said and "name a `store` on a larger disk, keep them as `dtype: float16`" in said
     assert not list(default_folder().rglob("*.safetensors"))
 
 

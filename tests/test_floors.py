@@ -18,6 +18,7 @@ FLOORS = [
     ["study"],
     ["run", "estimate", "provenance", "report", "zoo"],
     ["plan", "findings", "audit", "similarity"],
+    ["streams"],
     ["cells"],
     ["controls"],
     ["extraction", "results", "study_file", "comparisons", "listening"],

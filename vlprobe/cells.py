@@ -16,6 +16,8 @@ from vlprobe.types import Task
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Profile
 
+STREAMING = "streaming"
+"""What the probe of representations that are not kept is called while it is planned."""
 ELSEWHERE = ("layer-0", "random-init")
 """Controls that are the probe itself, on another layer or another model."""
 
@@ -71,6 +73,8 @@ class Cell:
     """(example id, unit) -> label of the control task; empty: there is none."""
     key: str
     """Content address of inputs, targets, parts and seed."""
+    streaming: bool = False
+    """Whether its representations go by and are not kept: then one probe listens, `streaming`."""
 
     def wanted(self, store: Store) -> list[Wanted]:
         """Return the results that this cell is to bring.
@@ -80,10 +84,10 @@ class Cell:
         poolable = layers_of(self.trained, store)
         layers, zeroth = ([x for x in each if x in (poolable or each)] for each in (self.layers, self.zeroth))
         if self.untrained:
-            return [self._want(layer, "linear", "random-init") for layer in layers]
+            return [self._want(layer, self._main, "random-init") for layer in layers]
         wanted = [Wanted("", "", name, surface.key) for name, surface in self.surfaces.items()]
-        wanted += [self._want(layer, p, c) for layer in layers for p in self.probes for c in self._trained_on(p)]
-        return wanted + [self._want(layer, "linear", "layer-0") for layer in zeroth]
+        wanted += [self._want(layer, p, c) for layer in layers for p in self._listening for c in self._trained_on(p)]
+        return wanted + [self._want(layer, self._main, "layer-0") for layer in zeroth]
 
     @property
     def untrained(self) -> bool:
@@ -94,6 +98,14 @@ class Cell:
     def called(self) -> str:
         """Return the model's name, for messages."""
         return untrained(self.model.name) if self.untrained else self.model.name
+
+    @property
+    def _listening(self) -> tuple[str, ...]:
+        return (STREAMING,) if self.streaming else self.probes
+
+    @property
+    def _main(self) -> str:
+        return STREAMING if self.streaming else "linear"
 
     def _trained_on(self, probe: str) -> list[str]:
         there = [CONTROL_TASK] if self.drawn and probe in HAVE_CONTROL_TASK else []

@@ -133,7 +133,12 @@ def plan(
         typer.echo(f"  {each.model}: {each.inputs:,}{pace}{kept}")
     if made.forward_passes:
         typer.echo(f"time: about {_duration(sum(each.seconds for each in tried))} in one process, probes not counted")
-    typer.echo(f"features: {made.feature_bytes / 1e9:.3g} GB; {free_space(store) / 1e9:.3g} GB are free in {store}")
+    kind = (
+        f"statistics, no features: {made.statistics / 1e9:.3g}"
+        if made.streaming
+        else f"features: {made.feature_bytes / 1e9:.3g}"
+    )
+    typer.echo(f"{kind} GB; {free_space(store) / 1e9:.3g} GB are free in {store}")
     said = (
         f"memory: {peak_memory() / 1e9:.2g} GB in the trial, about {probe_memory(made) / 1e9:.2g} GB more for a probe"
     )

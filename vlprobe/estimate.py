@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from vlprobe.errors import DataError
 from vlprobe.extraction import Forward
-from vlprobe.plan import Plan, Waiting
+from vlprobe.plan import Plan, Waiting, by_model
+from vlprobe.streams import statistics_size
 from vlprobe.study_file import StudyFile
 
 if TYPE_CHECKING:
@@ -108,19 +109,23 @@ def check_space(plan: Plan, folder: Path) -> None:
         folder: of the store.
 
     Raises:
-        DataError: the representations take more than there is.
+        DataError: the statistics of representations that are not kept take more than there is.
     """
     free = free_space(folder)
-    if plan.feature_bytes > free:
+    if plan.statistics > free:
         raise DataError(
-            f"the representations of this study take {plan.feature_bytes / 1e9:.3g} GB, and {folder} has "
-            f"{free / 1e9:.3g} GB of room; name a `store` on a larger disk, keep them as `dtype: float16`, or ask for "
-            "fewer models, tasks or examples"
+            f"{folder} has {free / 1e9:.3g} GB of room: it holds neither the representations of this study nor their "
+            f"statistics, which take {plan.statistics / 1e9:.3g} GB; name a `store` on a larger disk, keep them as "
+            "`dtype: float16`, or ask for fewer models, tasks, layers or seeds"
         )
 
 
 def probe_memory(plan: Plan) -> int:
-    """Return about how many bytes the largest probe takes, beside what is taken already."""
+    """Return about how many bytes the largest probe takes, beside what is taken already; all that listen, where
+    representations are not kept.
+    """
+    if plan.streaming:
+        return max((statistics_size(inside, 1) // 2 for inside in by_model(plan.cells).values()), default=0)
     most = 0
     for cell in plan.cells:
         rows = sum(target is not None for example in cell.trained.examples for target in example.target)

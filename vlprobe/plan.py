@@ -20,6 +20,7 @@ from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
 from vlprobe.store import Store
+from vlprobe.streams import buckets, passes_of, statistics_size
 from vlprobe.study_file import StudyFile
 from vlprobe.types import Example, Task
 
@@ -62,11 +63,18 @@ class Plan:
     """Results that are still to be computed, controls counted."""
     done: int
     """Results that are there already."""
+    statistics: int = 0
+    """Bytes of disk that the statistics of representations take that are not kept; 0: they are kept."""
 
     @property
     def forward_passes(self) -> int:
         """Inputs that the models would still be run on."""
         return sum(len(each.passes) for each in self.waiting)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether representations go by and are not kept."""
+        return any(cell.streaming for cell in self.cells)
 
     @property
     def feature_bytes(self) -> int:
@@ -123,6 +131,47 @@ def make_plan(
     return Plan(
         tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images.files(), tuple(waiting), probes, there
     )
+
+
+def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]) -> Plan:
+    """Return the plan of a study whose representations are not kept: one probe listens to those that are still lacking.
+
+    Args:
+        plan: of the same study, were they kept.
+        file: its settings.
+        store: says which layers there are.
+        done: keys of the results that are there.
+    """
+    _, _, lacking = _progress(plan.cells, store, done)
+    those = {id(cell) for cell in lacking}  # what the linear probe has answered stays as it is
+    cells = tuple(replace(cell, streaming=id(cell) in those) for cell in plan.cells)
+    probes, there, unfinished = _progress(cells, store, done)
+    waiting, size = [], 0
+    for inside in by_model(unfinished).values():
+        passes = passes_of(inside)
+        every = [cell for cell in cells if cell.called == inside[0].called]
+        size = max(size, statistics_size(inside, buckets(every)))  # a model's are gone before the next one's come
+        waiting.append(Waiting(inside[0].called, tuple(passes), 0, 0))
+    lost = [name for name in file.probes if name != "linear"]
+    lost += [listening.CONTROL_TASK] if any(cell.drawn and cell.streaming for cell in cells) else []
+    notes = [f"{name}: not done, it needs representations that are kept" for name in lost]
+    return replace(
+        plan,
+        cells=cells,
+        notes=plan.notes + tuple(notes),
+        waiting=tuple(waiting),
+        probes=probes,
+        done=there,
+        statistics=size,
+    )
+
+
+def by_model(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Return what a model is called -> its cells."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.called, []).append(cell)
+    return found
 
 
 def _layers(file: StudyFile, models: Sequence[Profile], model: Profile) -> tuple[str, ...]:
@@ -286,11 +335,8 @@ def _progress(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -
 
 def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:
     """Return, of each model, what its cells lack in the store."""
-    by_model: dict[str, list[Cell]] = {}
-    for cell in cells:
-        by_model.setdefault(cell.called, []).append(cell)
     found = []
-    for called, inside in by_model.items():
+    for called, inside in by_model(cells).items():
         model = inside[0].model
         every = forwards({each.key: each for cell in inside for each in (cell.trained, cell.tested)}.values())
         passes = lacking(inside[0].trained.home, every, store)

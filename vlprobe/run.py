@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -12,7 +12,7 @@ import numpy as np
 
 from vlprobe.cells import Cell, Wanted
 from vlprobe.engines import Engine
-from vlprobe.errors import DataError, VlprobeError
+from vlprobe.errors import DataError, StudyError, VlprobeError
 from vlprobe.extraction import features, layers_of, left_out
 from vlprobe.extraction.jobs import Asked, Job, Shelf, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
@@ -21,6 +21,9 @@ from vlprobe.plan import Plan
 from vlprobe.results import Results
 from vlprobe.similarity.measure import tell_similarity
 from vlprobe.store import Damaged, Store
+from vlprobe.streams import buckets, folder
+from vlprobe.streams.fitting import forget, go_by, hear
+from vlprobe.streams.passing import pass_by
 from vlprobe.study_file import StudyFile
 from vlprobe.types import SPLITS, Features, Result
 
@@ -106,6 +109,12 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
     """
     part, parts = shard
     todo: list[Job] = []
+    if plan.streaming:
+        raise StudyError(
+            f"shard {part}/{parts}: the disk does not hold the representations of this study, and parts of what goes "
+            "by cannot be gathered later; run it without --shard (--workers and --engine divide the work), or name a "
+            "`store` on a larger disk"
+        )
     for _, same_model in groupby(plan.cells, key=lambda cell: cell.called):
         todo += _jobs(list(same_model), results, workplace)
     told: list[int] = []
@@ -129,15 +138,25 @@ def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> list
 
 
 def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, bars: Bars) -> None:
-    """Compute the representations that the cells of one model lack."""
+    """Compute the representations that the cells of one model lack; what is not kept leaves its statistics."""
     try:
-        for count in workplace.engine.map(work, _jobs(cells, results, workplace)):
-            bars.forward(count)
+        kept = [cell for cell in cells if not cell.streaming]
+        if kept:
+            _count(workplace.engine.map(work, _jobs(kept, results, workplace)), bars)
+        passing = [cell for cell in cells if cell.streaming and _lacks(cell, results, workplace.store)]
+        if passing:
+            asked, count = workplace.asked[cells[0].called], buckets(cells)
+            go_by(passing, count, asked, lambda todo: _count(workplace.engine.map(pass_by, todo), bars))
         workplace.store.refresh(cells[0].trained.home)  # to see what the jobs have written
     except VlprobeError as error:
         tasks = ", ".join(dict.fromkeys(cell.task.name for cell in cells))
         error.add_note(f"while computing the representations of {cells[0].called} for {tasks}")
         raise
+
+
+def _count(counts: Iterable[int], bars: Bars) -> None:
+    for count in counts:
+        bars.forward(count)
 
 
 def _lacks(cell: Cell, results: Results, store: Store) -> bool:
@@ -200,6 +219,17 @@ def _compute_results(cell: Cell, results: Results, store: Store, device: str, ba
         results.add(_result(cell, wanted, cell.task.unit, answered), answered.predictions)
         bars.probed(1)
     poolings = layers_of(cell.trained, store)
+    if cell.streaming:
+        passed = hear(cell, folder(store.folder, cell)) if by_layer else {}
+        for wanted in (each for inside in by_layer.values() for each in inside):
+            if (wanted.layer, wanted.trained_on) not in passed:
+                raise DataError(f"no row of some part is left for layer {wanted.layer}: all were left out as bad rows")
+            answered = passed[wanted.layer, wanted.trained_on]
+            unit = f"{cell.trained.unit}: {poolings[wanted.layer]}"
+            results.add(_result(cell, wanted, unit, answered), answered.predictions)
+            bars.probed(1)
+        forget(cell, folder(store.folder, cell))
+        return
     for name, wanted_here in by_layer.items():
         layer = Layer(cell.task, cell.seed, _parts(cell, store, name), device, cell.drawn)
         heard: dict[str, Mapping[str, Heard]] = {}

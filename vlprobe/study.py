@@ -178,11 +178,20 @@ class Study:
         Raises:
             VlprobeError: what `run` would raise about files, models, tasks, layers, images and splits.
         """
-        from vlprobe.plan import make_plan
+        from vlprobe import estimate
+        from vlprobe.plan import make_plan, stream
 
         untrained = self.untrained()
         known = self.results().known
         plan = make_plan(self.file, self.models(), self.tasks(), self.store(), known, untrained.twins)
+        free, store = estimate.free_space(self.store().folder), self.store()
+        if plan.feature_bytes > free:
+            said = (
+                f"the representations take {plan.feature_bytes / 1e9:.3g} GB, and {store.folder} has {free / 1e9:.3g} "
+                "GB of room: they are not kept. streaming-lda (classes) and streaming-ridge (numbers) listen as they "
+                "go by, in place of the linear probe, with which they are not to be compared"
+            )
+            plan = stream(replace(plan, notes=(said, *plan.notes)), self.file, store, known)
         return replace(plan, notes=plan.notes + untrained.notes)
 
     def run(self, progress: bool = False, engine: Engine | None = None) -> list[Result]:

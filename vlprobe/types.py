@@ -235,7 +235,8 @@ class Result:
     unit: str
     """What was pooled, and how: `input: cls`, `word: first`, `region: box`, ..."""
     probe: str
-    """`logistic` or `ridge`, which a study calls `linear`; another probe's name; empty for `majority`."""
+    """`logistic` or `ridge`, which a study calls `linear`; another probe's name; `streaming-lda` or `streaming-ridge`,
+    where representations were not kept; empty for `majority`."""
     seed: int
     """Drew the split, the derangement, the validation part and the shuffled labels."""
     control: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -104,7 +104,14 @@ def left_out(encoder: Encoder | Profile, extraction: Extraction, store: Store, b
     return list(lines)
 
 
-def features(extraction: Extraction, store: Store, layer: str) -> Features:
+class Readable(Protocol):
+    """What features are read from: a store, or rows that go by."""
+
+    def read(self, home: str, section: str, layer: str, questions: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Return rows, questions and units as `Store.read` does."""
+
+
+def features(extraction: Extraction, store: Readable, layer: str) -> Features:
     """Return one layer's features of all examples, read from the store.
 
     Rows follow the examples, and inside one its units; an example that was left out has none.

@@ -34,7 +34,7 @@ def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[in
         advance: called with the number of inputs done.
     """
     asked = job.asked
-    store.describe(job.home, _manifest(encoder, asked.numbers))
+    store.describe(job.home, manifest(encoder, asked.numbers))
     waiting = lacking(job.home, job.passes, store)
     questions = [(question.section, question.name) for each in job.passes for question in each.questions]
     if store.changed(job.home, _shard(waiting), questions):
@@ -50,7 +50,7 @@ def _shard(passes: Sequence[Forward]) -> str:
     return digest([[question.section, question.name] for each in passes for question in each.questions])
 
 
-def _manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:
+def manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:
     """Return what a person wants to know of a folder of shards."""
     return {
         "model": encoder.name,

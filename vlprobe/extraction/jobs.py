@@ -137,8 +137,13 @@ def work(job: Job) -> int:
     """
     from vlprobe.extraction.encoding import encode_chunk
 
-    told: list[int] = []
-    advance = _WORKER.advance or told.append
-    store = _WORKER.stores.setdefault(job.asked.store, Store(job.asked.store))
-    encode_chunk(_WORKER.shelf(job.asked), job, store, advance)
+    encoder, store, advance, told = at_work(job.asked)
+    encode_chunk(encoder, job, store, advance)
     return sum(told)
+
+
+def at_work(asked: Asked) -> tuple[Encoder, Store, Callable[[int], None], list[int]]:
+    """Return this worker's model and store, whom to tell of inputs done, and where they are counted otherwise."""
+    told: list[int] = []
+    store = _WORKER.stores.setdefault(asked.store, Store(asked.store))
+    return _WORKER.shelf(asked), store, _WORKER.advance or told.append, told

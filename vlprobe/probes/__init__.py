@@ -14,6 +14,10 @@ PROBES = {
 LINEAR = ("logistic", "ridge")
 """What `linear` is called in a result, as the task asks. It is the answer; any other probe stands beside it."""
 
+STREAMING = ("streaming-lda", "streaming-ridge")
+"""In a result, the probe of representations that the disk would not have held: linear discriminants for classes, ridge
+for numbers. It does not answer for a model, and is not compared with the linear probe."""
+
 CONTROLS = {
     "majority": "the commonest class of train (the mean, for numbers), whatever the input",
     "bag-of-words": "counts of the text's words, without any model; of a word among many, its form",

@@ -161,7 +161,17 @@ def stream_ridge(train: Batches, validation: Batches, l2s: Sequence[float] = Rid
     Raises:
         DataError: see `gather`, `of_numbers`.
     """
-    fitted, held_out = gather(train, of_numbers), gather(validation, of_numbers, "validation")
+    return choose_plane(gather(train, of_numbers), gather(validation, of_numbers, "validation"), l2s)
+
+
+def choose_plane(fitted: Moments, held_out: Moments, l2s: Sequence[float] = Ridge.strengths) -> Streamed[Plane]:
+    """Ridge regression of moments: choose L2 by the squared error that those of validation hold, fit on both together.
+
+    Args:
+        fitted: of train.
+        held_out: of validation.
+        l2s: strengths, from strong to weak.
+    """
     path = RidgePath(fitted)
     scores = [_r2(path.fit(l2), held_out) for l2 in l2s]
     best = int(np.argmax([-math.inf if math.isnan(score) else score for score in scores]))

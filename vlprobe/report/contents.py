@@ -170,6 +170,6 @@ def _lacking(summary: Mapping[str, Any], labels: Sequence[str], described: Mappi
             model = label.rpartition(" (")[0]
             for condition in described["study"]["conditions"]:
                 meant = any(note.startswith(f"{task['name']}, {model}, {condition}:") for note in noted)
-                if not meant and "layer" not in rows.get(label, {}).get(condition, {}):
+                if not meant and not {"layer", "streamed"} & rows.get(label, {}).get(condition, {}).keys():
                     lacking.append(f"{task['name']}, {label}, {condition}")
     return lacking

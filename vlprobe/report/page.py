@@ -21,7 +21,7 @@ from vlprobe.report.layers import last_layer
 from vlprobe.report.overview import SAID
 from vlprobe.report.published import beside, sources_of
 from vlprobe.report.slopes import slopes_figure
-from vlprobe.report.tables import METRICS, PUBLISHED, SURFACE, marks_of, number, signed
+from vlprobe.report.tables import METRICS, PUBLISHED, STREAMED, SURFACE, marks_of, number, signed, streams
 from vlprobe.report.terminal import BESIDE, UNITS
 
 OPEN = 12
@@ -64,6 +64,7 @@ def page(contents: Mapping[str, Any]) -> str:
         losses=_losses(contents, numbers),
         slopes=_slopes(contents, numbers),
         figure_of=lambda finding: _figure_of(finding, contents),
+        streamed=STREAMED if streams(contents["tasks"]) else "",
         beside={name: _probes(task) for name, task in contents["tasks"].items()},
         probes_said=BESIDE,
         units=UNITS,
@@ -114,6 +115,15 @@ def _glance(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"model": model, "cells": cells}
 
 
+def _streamed(probed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the main table's cell of a probe on representations that were not kept; it is never among the highest."""
+    told = f"{STREAMED} 95 % interval [{number(probed['low'])}, {number(probed['high'])}], n = {probed['n_test']}"
+    if not math.isnan(probed["shuffled"]):
+        told += f"; shuffled labels {number(probed['shuffled'])}"
+    layer = f"{probed['layer']}, {probed['probe']}"
+    return {"score": probed["score"], "layer": layer, "told": told, "top": False, "marks": ""}
+
+
 def _main(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield one row for every model and condition: score, marks, best layer, and what is told on hovering."""
     tops = {name: _top(task) for name, task in contents["tasks"].items()}
@@ -126,6 +136,9 @@ def _main(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for task_name, task in contents["tasks"].items():
                 cell = task["rows"].get(model, {}).get(condition, {})
                 there = [published.get((task_name, source)) for source in sources_of(contents, task_name)]
+                if "streamed" in cell:
+                    cells += [_streamed(cell["streamed"]), *there]
+                    continue
                 if "layer" not in cell:
                     cells += [None, *there]
                     continue

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from vlprobe.findings import Finding, answering_layers, best_layer, of_linear, unbeaten
-from vlprobe.probes import CONTROLS, LINEAR
+from vlprobe.probes import CONTROLS, LINEAR, STREAMING
 from vlprobe.types import Result
 
 
@@ -18,7 +18,8 @@ def summarise(results: Iterable[Result], findings: Sequence[Finding] = ()) -> di
     A cell is the layer where the linear probe has the best mean validation score over seeds (the test part takes no
     part in the choice), with its mean test score, the interval that holds every seed's interval, and the controls
     beside it; under `alone`, those that look at no layer and that the model has to beat; under `layers`, the same of
-    every layer, its controls under `beneath`; under `beside`, what other probes made of the best layer. `surface` is
+    every layer, its controls under `beneath`; under `beside`, what other probes made of the best layer; where there is
+    no linear probe, under `streamed`, what the streaming one made of the layer best for it. `surface` is
     {condition: {control: score}} of the controls that look at no layer, and so are the same for all models. A verdict
     says where the model takes the target from, what it does not see, whether matched was shown to differ from
     mismatched, and which controls a probe that beats the majority class was not shown to beat.
@@ -100,11 +101,27 @@ def _cell(results: Sequence[Result]) -> dict[str, Any]:
     }
     cell: dict[str, Any] = {"majority": _mean(majority), "alone": _alone(results), "layers": layers}
     if not by_layer:
-        return cell
+        streamed = _streamed(results)
+        return cell | ({"streamed": streamed} if streamed else {})
     best = best_layer(results)
     beside = _beside([result for result in results if result.layer == best])
     cell |= {"layer": best, "shuffled": _shuffled(linear, best), "controls": _controls(linear, best), "beside": beside}
     return cell | layers[best]
+
+
+def _streamed(results: Sequence[Result]) -> dict[str, Any]:
+    """Return what the streaming probe made of the layer that it found best on the validation part, if there is one."""
+    rows = [each for each in results if each.probe in STREAMING]
+    by_layer: dict[str, list[Result]] = {}
+    for each in rows:
+        if not each.control:
+            by_layer.setdefault(each.layer, []).append(each)
+    if not by_layer:
+        return {}
+    means = {layer: _mean([each.validation for each in inside]) for layer, inside in by_layer.items()}
+    best = max(means, key=lambda layer: -math.inf if math.isnan(means[layer]) else means[layer])
+    told = {"probe": rows[0].probe, "layer": best, "shuffled": _shuffled(rows, best)}
+    return _layer(by_layer[best]) | told
 
 
 def _controls(results: Sequence[Result], best: str) -> dict[str, float]:

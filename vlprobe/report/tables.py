@@ -27,6 +27,10 @@ NOTE = (
     "*: matched differs from mismatched, corrected p at most 0.05. †: beats the majority class, and was not shown to "
     "beat every other control. Bold: highest of its column. The last rows look at no model."
 )
+STREAMED = (
+    "streaming-lda, streaming-ridge: probes on representations that the disk would not have held. They are not the "
+    "linear probe: compare them with one another only; no finding is of them."
+)
 PUBLISHED = (
     "Published: as the file of published scores has it. Difference: score minus published; the published one may be of "
     "another layer, probe or cut of the data."
@@ -66,7 +70,7 @@ def main_table(contents: Mapping[str, Any]) -> Table:
         for condition in contents["conditions"]:
             cells = [task["rows"].get(model, {}).get(condition, {}) for task in tasks.values()]
             published = beside(contents, model, condition)
-            if published or any("layer" in cell for cell in cells):
+            if published or any("layer" in cell or "streamed" in cell for cell in cells):
                 shown = [_shown(cell, marks_of(task, model, condition))
                          for task, cell in zip(tasks.values(), cells, strict=True)]  # fmt: skip
                 rows.append([name, stage.removesuffix(")"), condition, *_with_published(contents, shown, published)])
@@ -83,7 +87,7 @@ def main_table(contents: Mapping[str, Any]) -> Table:
         heads.append(f"{name} ({METRICS.get(task['metric'], task['metric'])})")
         for source in sources_of(contents, name):
             heads += [f"published: {source}", "difference"]
-    note = f"{NOTE} {PUBLISHED}" if contents["published"] else NOTE
+    note = " ".join([NOTE, *([PUBLISHED] if contents["published"] else []), *([STREAMED] if streams(tasks) else [])])
     return Table(
         f"{contents['name']}: {note}", ["model", "stage", "condition", *heads], rows, frozenset(bold),
         frozenset(breaks - {0}),
@@ -122,7 +126,14 @@ def marks_of(task: Mapping[str, Any], model: str, condition: str) -> str:
 
 
 def _shown(cell: Mapping[str, Any], marks: str) -> str:
+    if "streamed" in cell:
+        return "{} ({layer}, {probe})".format(number(cell["streamed"]["score"]), **cell["streamed"])
     return f"{number(cell['score'])}{marks} ({cell['layer']})" if "layer" in cell else "-"
+
+
+def streams(tasks: Mapping[str, Any]) -> bool:
+    """Say whether some cell is of a probe on representations that were not kept."""
+    return any("streamed" in cell for task in tasks.values() for row in task["rows"].values() for cell in row.values())
 
 
 def _highest(values: Sequence[Sequence[float]]) -> set[tuple[int, int]]:

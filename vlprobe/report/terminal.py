@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlprobe.findings import FILE, Finding, count, headlines
+from vlprobe.report.tables import STREAMED
 
 LINES = 15
 """Findings that are printed; all are in findings.json."""
@@ -68,6 +69,8 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
 def _print_beside(summary: Mapping[str, Any], console: Console) -> None:
     """Print what the probes beside the linear one are."""
     cells = [cell for task in summary.values() for row in task["rows"].values() for cell in row.values()]
+    if any("streamed" in cell for cell in cells):
+        console.print(STREAMED, style="dim", markup=False, highlight=False)
     there = dict.fromkeys(name for cell in cells for name in cell.get("beside", ()))
     if there:
         told = ", ".join(f"{name} ({BESIDE[name]})" if name in BESIDE else name for name in there)
@@ -89,6 +92,8 @@ def _takes(verdict: Mapping[str, Any], level: str) -> str:
 
 
 def _cell(cell: Mapping[str, Any] | None, differs: bool) -> str:
+    if cell is not None and "streamed" in cell:
+        return _streamed(cell["streamed"])
     if cell is None or "layer" not in cell:
         return "-"
     bounds = escape(f"[{_number(cell['low'])}, {_number(cell['high'])}]")
@@ -101,6 +106,15 @@ def _cell(cell: Mapping[str, Any] | None, differs: bool) -> str:
     lines = [f"[bold]{_number(cell['score'])}[/bold]{' *' if differs else ''}", bounds, escape(cell["layer"])]
     beside = [line for name, probed in cell["beside"].items() for line in _beside(name, probed)]
     return "\n".join([*lines, *controls, *beside])
+
+
+def _streamed(probed: Mapping[str, Any]) -> str:
+    """Return the cell of a probe on representations that were not kept."""
+    bounds = escape(f"[{_number(probed['low'])}, {_number(probed['high'])}]")
+    lines = [probed["probe"], _number(probed["score"]), bounds, escape(probed["layer"])]
+    if not math.isnan(probed["shuffled"]):
+        lines.append(f"[dim]shuffled {_number(probed['shuffled'])}[/dim]")
+    return "\n".join([*lines, f"[dim]n = {probed['n_test']}[/dim]"])
 
 
 def _lines(controls: Mapping[str, float]) -> str:

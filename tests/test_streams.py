@@ -1,0 +1,203 @@
+"""Where the disk does not hold the representations, they go by once: the same probe as of features that are kept."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from test_engines import files, own_study
+from test_study import study
+from toys import colour_task
+from vlprobe.errors import DataError, StudyError
+from vlprobe.findings import read_findings
+from vlprobe.listening import Layer
+from vlprobe.probes.linear import Ridge
+from vlprobe.probes.streaming import stream_discriminant, stream_ridge
+from vlprobe.report.contents import read_contents
+from vlprobe.report.page import page
+from vlprobe.report.summary import summarise
+from vlprobe.report.tables import long_table, main_table, markdown
+from vlprobe.report.terminal import print_tables
+from vlprobe.run import _parts
+from vlprobe.types import Example, Task
+
+CONDITIONS = ["matched", "mismatched", "matched>mismatched"]
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A disk that has less room than the representations take, and enough for their statistics."""
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 120_000)
+
+
+def numbers_task():
+    examples = tuple(
+        Example(f"n{i}", f"g{i}", f"text {i}", e.image, (float(sum(e.image[40:60]) % 97) + i % 7,), (), (), f"row {i}")
+        for i, e in enumerate(colour_task().splits["all"])
+    )
+    return Task("number", "vision", "input", (), {"all": examples})
+
+
+def probed(results):
+    return {(r.task, r.condition, r.layer, r.control): r for r in results if r.layer}
+
+
+def test_a_study_that_the_disk_does_not_hold_is_finished(tmp_path, full):
+    settings = {"tasks": [colour_task(600)], "conditions": CONDITIONS, "controls": ["shuffled-labels", "pixels"]}
+    opened = study(tmp_path, **settings)
+    plan = opened.plan()
+    assert plan.streaming and plan.feature_bytes == 0 and 0 < plan.statistics < 120_000
+    assert re.search("the representations take .* GB of room: they are not kept. streaming-lda", plan.notes[0])
+    results = opened.run()
+    assert len(opened.toys[0].seen) == plan.forward_passes
+    found = probed(results)
+    assert {r.probe for r in found.values()} == {"streaming-lda"} and {r.metric for r in found.values()} == {"accuracy"}
+    assert found["colour", "matched", "joint.1", ""].score > 0.95
+    for condition in ("mismatched", "matched>mismatched"):
+        assert abs(found["colour", condition, "joint.1", ""].score - 0.25) < 0.15
+    assert abs(found["colour", "matched", "joint.1", "shuffled-labels"].score - 0.25) < 0.15
+    assert not any(path.is_file() for path in (tmp_path / "features" / "streams").rglob("*"))
+    assert sum(path.stat().st_size for path in (tmp_path / "features").rglob("*.safetensors")) < 5_000
+    again = study(tmp_path, **settings)
+    assert again.plan().probes == 0 and again.plan().forward_passes == 0
+    assert again.run() == results and not again.toys[0].seen
+
+
+@pytest.mark.parametrize("task", [colour_task, numbers_task])
+@pytest.mark.parametrize("size", [1000, 60])
+def test_it_is_the_probe_of_features_that_are_kept(tmp_path, monkeypatch, task, size):
+    """Against the streaming fit on the stored features of the same rows, in one bucket and in several."""
+    monkeypatch.setattr("vlprobe.streams.BUCKET", size)
+    settings = {"tasks": [task()], "conditions": ["matched"], "controls": ["shuffled-labels"]}
+    kept = study(tmp_path / "kept", **settings)
+    kept.run()
+    (cell,) = kept.plan().cells
+    with monkeypatch.context() as patch:
+        patch.setattr("vlprobe.estimate.free_space", lambda folder: 10**6)
+        patch.setattr("vlprobe.plan.Plan.feature_bytes", 10**9)
+        found = probed(study(tmp_path / "streamed", **settings).run())
+    results = study(tmp_path / "streamed", **settings).results()
+    assert {layer for _, _, layer, _ in found} == {"joint.0", "joint.1"} | ({"joint.pooler"} & set(cell.layers))
+    assert {result.probe for result in found.values()} == {f"streaming-{'lda' if cell.task.classes else 'ridge'}"}
+    fit = stream_discriminant if cell.task.classes else stream_ridge
+    for (_, _, name, control), result in found.items():
+        layer = Layer(cell.task, cell.seed, _parts(cell, kept.store(), name))
+        train, validation, test = (layer.parts[part].X for part in ("train", "validation", "test"))
+        y, held_out = layer.labels(control)
+        told = results.predictions(result.key)
+        if cell.task.classes and not np.ptp(train, axis=0).any():  # [CLS] at the input: the commonest class is left
+            values, counts = np.unique(np.concatenate([y, held_out]), return_counts=True)
+            assert set(told.predicted) == {values[counts.argmax()]}
+            continue
+        there = fit([(train, y)], [(validation, held_out)])
+        predicted = there.probe.predict(test)
+        assert told.id.tolist() == layer.parts["test"].id.tolist()
+        assert result.validation == pytest.approx(there.validation, abs=1e-9)
+        assert (result.n_train, result.n_test) == (len(y) + len(held_out), len(predicted))
+        if cell.task.classes:
+            assert told.predicted.tolist() == predicted.tolist()
+        else:
+            np.testing.assert_allclose(told.predicted, predicted, atol=1e-8)
+            assert result.l2 == there.probe.l2 in Ridge.strengths
+
+
+def test_what_was_killed_goes_on_with_the_buckets_that_are_there(tmp_path, full, monkeypatch):
+    monkeypatch.setattr("vlprobe.streams.BUCKET", 60)
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 30_000 * 5)
+    monkeypatch.setattr("vlprobe.plan.Plan.feature_bytes", 10**9)
+    settings = {"controls": ["shuffled-labels"]}
+    wanted = study(tmp_path / "whole", **settings).run()
+    from vlprobe.streams import passing
+
+    real, done = passing.save, []
+
+    def save(path, arrays):
+        if len(done) == 6:
+            raise DataError("killed")
+        done.append(path)
+        real(path, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlprobe.streams.passing.save", save)
+        with pytest.raises(DataError, match="killed"):
+            study(tmp_path / "killed", **settings).run()
+    again = study(tmp_path / "killed", **settings)
+    assert again.run() == wanted
+    assert 0 < len(again.toys[0].seen) < 240
+    assert {path.name for path in done} == {
+        f"{part}-{n}-4.npz" for part in ("train", "validation") for n in range(4)
+    } - {
+        "validation-2-4.npz",
+        "validation-3-4.npz",
+    }
+
+
+def test_engines_leave_the_same_bits(tmp_path, monkeypatch, one_thread):
+    from vlprobe.engines import Processes
+
+    monkeypatch.setattr("vlprobe.streams.BUCKET", 400)
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 200_000)
+    own_study(tmp_path, tmp_path / "here").run()
+    engine = Processes(2)
+    try:
+        own_study(tmp_path, tmp_path / "there").run(engine=engine)
+    finally:
+        engine.close()
+    here, there = (
+        {k: v for k, v in files(tmp_path / each).items() if k != "findings.json"} for each in ("here", "there")
+    )
+    assert here == there and any("npz" in name for name in here)
+
+
+def test_what_does_not_fit_at_all_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 1000)
+    with pytest.raises(DataError, match="holds neither the representations of this study nor their statistics"):
+        study(tmp_path).run()
+    with pytest.raises(DataError, match="holds neither"):
+        study(tmp_path).represent((1, 3))
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 35_000)
+    with pytest.raises(StudyError, match="run it without --shard"):
+        study(tmp_path, controls=["shuffled-labels"]).represent((1, 3))
+
+
+def test_it_is_never_passed_off_as_the_linear_probe(tmp_path, full, capsys):
+    """Tables name it, no finding is of it; beside a linear probe of the same cell it is not the answer."""
+    settings = {"tasks": [colour_task(600)], "conditions": CONDITIONS, "controls": ["shuffled-labels", "pixels"]}
+    opened = study(tmp_path, **settings)
+    results = opened.run()
+    assert json.loads((tmp_path / "findings.json").read_text())["findings"] == []
+    console = Console(width=200)
+    print_tables(summarise(results), console)
+    said = capsys.readouterr().out
+    assert "streaming-lda" in said and "They are not the linear probe" in said.replace("\n", " ")
+    made = read_contents(tmp_path)
+    table = markdown(main_table(made))
+    assert re.search(r"[01]\.\d{3} \(joint.1, streaming-lda\)", table) and "no finding is of them" in table
+    assert not main_table(made).bold and not made["lacking"]
+    assert len(long_table(made).rows) == sum(not result.layer for result in results)
+    written = page(made)
+    assert "joint.1, streaming-lda" in written and "no finding is of them" in written
+    linear = study(tmp_path, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlprobe.estimate.free_space", lambda folder: 10**12)
+        linear.run()
+    both = summarise(linear.results().all())["colour"]["rows"]["toy (pretrained)"]["matched"]
+    assert "streamed" not in both and both["layer"] == "joint.1" and "streaming-lda" in both["beside"]
+    assert {each.kind for each in read_findings(tmp_path)} > {"verdict"}
+
+
+def test_what_the_linear_probe_has_answered_stays(tmp_path, full):
+    first, second = colour_task(60), replace(colour_task(900, seed=1), name="more")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlprobe.estimate.free_space", lambda folder: 10**12)
+        linear = study(tmp_path, tasks=[first]).run()
+    found = json.loads((tmp_path / "findings.json").read_text())["findings"]
+    both = study(tmp_path, tasks=[first, second])
+    results = both.run()
+    assert [result for result in results if result.task == "colour"] == linear
+    assert {r.probe for r in results if r.task == "more" and r.layer} == {"streaming-lda"}
+    assert json.loads((tmp_path / "findings.json").read_text())["findings"] == found != []
+    assert len(both.toys[0].seen) == 900
