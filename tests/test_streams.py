@@ -10,8 +10,8 @@ from rich.console import Console
 
 from test_engines import files, own_study
 from test_study import study
-from toys import colour_task
-from vlprobe.errors import DataError, StudyError
+from toys import Toy, colour_task
+from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.findings import read_findings
 from vlprobe.listening import Layer
 from vlprobe.probes.linear import Ridge
@@ -201,3 +201,22 @@ def test_what_the_linear_probe_has_answered_stays(tmp_path, full):
     assert {r.probe for r in results if r.task == "more" and r.layer} == {"streaming-lda"}
     assert json.loads((tmp_path / "findings.json").read_text())["findings"] == found != []
     assert len(both.toys[0].seen) == 900
+
+
+class Picky(Toy):
+    def encode(self, batch):
+        for example in batch:
+            if example.id in ("e3", "e7"):
+                raise BadRow(example.place, "too long")
+        return super().encode(batch)
+
+
+def test_rows_that_the_model_cannot_take_are_left_out_and_counted(tmp_path, full):
+    settings = {"tasks": [colour_task(900)], "controls": ["shuffled-labels"]}
+    with pytest.raises(BadRow, match="row [59]: too long"):
+        study(tmp_path / "stopped", [Picky("picky")], **settings).run()
+    results = study(tmp_path / "skipped", [Picky("picky")], bad_rows="skip", **settings).run()
+    lines = json.loads((tmp_path / "skipped" / "study.json").read_text())["skipped_rows"]
+    assert lines == [f"toy.csv, row {row}: too long (left out for picky)" for row in (5, 9)]
+    assert {r.n_train + r.n_test for r in results if r.layer} == {898}
+    assert not study(tmp_path / "skipped", [Picky("picky")], bad_rows="skip", **settings).plan().probes
