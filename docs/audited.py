@@ -15,9 +15,12 @@ PAGE = ROOT / "docs" / "audit.md"
 TOLD = ("words", "telling words", "label noise")
 """Checks of which notes are shown, too."""
 
+TAGGED = "salin2022's pos-tagging, tagged by a probe: `python studies/tag_captions.py ../shared/data`"
+"""The one title whose data are made beforehand, by a fit whose last digits hang on the machine."""
 COMMANDS = {
     "salin2022": "bigram-shift object-count flowers color position size adversarial-caption",
     "salin2022, LXMERT's files": "studies/salin_lxmert.yaml",
+    TAGGED: "studies/salin_pos.yaml",
     "UD English-EWT": "studies/pos_ewt.yaml",
     "NLVR v1 (dev) and coco128, after `python studies/prepare.py ../shared/data`": "studies/vilt_random.yaml "
     "studies/squeezenet.yaml",

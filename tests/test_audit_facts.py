@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "docs"))
 
-from audited import COMMANDS, TOLD, audited, lines, section  # noqa: E402
+from audited import COMMANDS, TAGGED, TOLD, audited, lines, section  # noqa: E402
 
 from vlprobe.audit import CHECKS  # noqa: E402
 from vlprobe.audit.subject import look_at  # noqa: E402
@@ -36,7 +36,7 @@ def project(tmp_path):
     return root
 
 
-@pytest.mark.parametrize("title", COMMANDS)
+@pytest.mark.parametrize("title", [title for title in COMMANDS if title != TAGGED])
 def test_the_page_says_what_the_code_finds(project, monkeypatch, title):
     page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
     if title != "UD English-EWT":
@@ -69,3 +69,27 @@ def test_what_is_known_of_the_masks_of_color():
     assert counts["doubled"] == sum(text.count("[MASK]") > 1 for text in shown)
     glued = [text for text in shown if any("[MASK]" in word and word != "[MASK]" for word in text.split())]
     assert counts["inside"] + counts.get("beside", 0) == len(glued)
+
+
+def test_captions_are_tagged_by_a_probe_for_the_task_that_asks_for_tags(project, tmp_path):
+    """On some sentences of each part: most tags are right, and each word of a caption has its own."""
+    spec = importlib.util.spec_from_file_location("tag_captions", ROOT / "studies" / "tag_captions.py")
+    tagging = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tagging)
+    for path, separator, count in (
+        *((f"ud_ewt/en_ewt-ud-{part}.conllu", "\n\n", 900) for part in ("train.rebuilt", "dev")),
+        ("ud_ewt/en_ewt-ud-test.conllu", "\n\n", 60),
+        ("salin2022/datasets/flickr_3000.csv", "\n", 31),
+    ):
+        lines = (SHARED / "data" / path).read_text(encoding="utf-8").split(separator)[:count]
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(separator.join(lines) + separator, encoding="utf-8")
+    (tmp_path / "salin2022" / "split").mkdir()
+    tags = tmp_path / "tags.conllu"
+    assert tagging.main(tmp_path, tags) > 0.6
+    task = load_task({"name": "pos-tagging", "tags": str(tags)}, data={"salin2022": str(tmp_path / "salin2022")})
+    examples = [example for part in task.splits for example in task.load(part)]
+    assert len(examples) == 30
+    first = next(example for example in examples if "snowboarder" in example.text)
+    assert [first.text[start:end] for start, end in first.words][:3] == ["A", "snowboarder", "in"]
+    assert first.target[:3] == ("DT", "NN", "IN")
