@@ -27,7 +27,7 @@ from vlprobe.types import Example, Task
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Profile
 
-PROBE_VERSION = 4
+PROBE_VERSION = 5
 """Part of every result's key: raise it when the same features would no longer give the same result."""
 
 
