@@ -145,7 +145,7 @@ def matrix_rate() -> float:
 def loop(model: Encoder, family: Family, asked: Extraction) -> list[Rows]:
     """Return layer -> vector of every distinct input, one example at a time."""
     rows = []
-    for question in sorted({each.name: each for each in asked.questions}.items()):
+    for question in sorted({each.name: each for each in asked.of("")}.items()):
         found = family.plain(model, question[1].example)
         rows.append({layer: vector.numpy() for layer, vector in found.items()})
     return rows

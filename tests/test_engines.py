@@ -108,7 +108,7 @@ def small(folder, model=None):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 7)
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 7)
 
 
 def kept(folder):

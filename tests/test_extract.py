@@ -28,7 +28,7 @@ def shards(store):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_rows_follow_the_examples_whatever_the_batch(tmp_path, batch_size, monkeypatch):
-    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 50)
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 50)
     extraction = asked(Toy())
     compute(Toy(), [extraction], Store(tmp_path), batch_size)
     for layer in ("joint.0", "joint.1"):
@@ -66,7 +66,7 @@ def test_what_a_model_does_not_read_does_not_count():
 
 
 def test_a_killed_run_goes_on_at_the_missing_shard(tmp_path, monkeypatch):
-    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 50)
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 50)
     model, store = Toy(), Store(tmp_path)
     extraction = asked(model)
     compute(model, [extraction], store)

@@ -10,7 +10,7 @@ import torch
 import tiny_checkpoints as tiny
 from vlprobe import Study
 from vlprobe.encoders import load_model
-from vlprobe.extraction import ImageDigests, compute, features, layers_of, left_out, missing, numbers_of, request
+from vlprobe.extraction import ImageDigests, compute, features, forwards, layers_of, left_out, missing, request
 from vlprobe.pairing import pair
 from vlprobe.store import Store
 from vlprobe.types import ROLES, Hidden
@@ -96,12 +96,11 @@ def test_a_row_with_a_bad_text_keeps_its_image(model, tmp_path):
 
 
 def test_numbers_are_counted_as_they_are_kept(model):
-    told = {question.name: numbers_of(model, question) for question in asked(model).questions}
     width = {
         stream: sum(size for layer, size in model.layers.items() if layer.startswith(stream))
         for stream in ("language", "vision")
     }
-    assert sum(told.values()) == 4 * width["language"] + 6 * width["vision"]
+    assert forwards([asked(model)]).numbers(model) == 4 * width["language"] + 6 * width["vision"]
 
 
 def test_a_part_of_the_store_does_not_pass_for_all_of_it(model, tmp_path):

@@ -24,9 +24,9 @@ FLOORS = [
     ["extraction", "results", "study_file", "comparisons", "listening"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "exchange", "store", "engines", "regions", "scenes"],
-    ["settings", "images", "digest", "exact", "device"],
+    ["settings", "images", "digest", "exact", "device", "examples"],
     ["types"],
-    ["stored"],
+    ["stored", "records", "ledger"],
     ["errors", "schemas"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,5 +1,6 @@
 """Ten times the examples take about the same memory: what was computed is on disk, images are where they were."""
 
+import csv
 import io
 import json
 import subprocess
@@ -37,40 +38,79 @@ class Wide(Encoder):
 """
 """A model whose representations of ten thousand texts are 400 MB."""
 CODE = """
-import resource, sys
+import sys
 from vlprobe.study import Study
-count, folder = sys.argv[1:]
-settings = {"models": [{"file": "own.py", "class": "Wide"}], "output": f"{folder}/output", "store": f"store-{count}"}
-task = {"name": "t", "level": "language", "table": f"{count}.jsonl"}
+table, folder = sys.argv[1:]
+settings = {"models": [{"file": "own.py", "class": "Wide"}], "output": f"{folder}/output", "store": f"store-{table}"}
+task = {"name": "t", "level": "language", "table": table}
 study = Study.from_settings(folder, name="m", tasks=[task], **settings)
 done = study.represent((1, 1))
+"""
+PEAK = """
+import resource
 print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def peak(folder, count):
-    draw = np.random.default_rng(0)
-    with (folder / f"{count}.jsonl").open("w") as file:
-        for number in range(count):
-            text = " ".join(draw.choice(WORDS, 12)) + f" {number}"
-            row = {
-                "id": str(number),
-                "text": text,
-                "label": "ab"[number % 2],
-                "split": ("test", "train")[number % 5 > 0],
-            }
-            file.write(json.dumps(row) + "\n")
-    run = [sys.executable, "-c", CODE, str(count), str(folder)]
+def peak(code, *arguments):
+    """Return the most memory that a process took, in kB, and how many inputs it ran."""
+    run = [sys.executable, "-c", code + PEAK, *map(str, arguments)]
     out = subprocess.run(run, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     done, memory = map(int, out.stdout.split())
-    assert done == count
-    return memory
+    return memory, done
+
+
+def texts(count):
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        text = " ".join(draw.choice(WORDS, 12)) + f" {number}"
+        split = ("test", "train")[number % 5 > 0]
+        yield {"id": str(number), "text": text, "label": "ab"[number % 2], "split": split}
+
+
+def as_jsonl(folder, count):
+    (folder / f"{count}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts(count)))
+    return f"{count}.jsonl"
+
+
+def as_csv(folder, count):
+    with (folder / f"{count}.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ("id", "text", "label", "split"))
+        table.writeheader()
+        table.writerows(texts(count))
+    return f"{count}.csv"
+
+
+def as_table(folder, count):
+    parquet.write_table(pa.Table.from_pylist(list(texts(count))), folder / f"{count}.parquet")
+    return f"{count}.parquet"
 
 
 def test_ten_times_the_examples_take_the_memory_of_one(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
-    few, many = (peak(tmp_path, count) for count in (1000, 10_000))
-    assert many < 1.1 * few
+    few, many = (peak(CODE, as_jsonl(tmp_path, count), tmp_path) for count in (1000, 10_000))
+    assert (few[1], many[1]) == (1000, 10_000)
+    assert many[0] < 1.1 * few[0]
+
+
+PLAN = """
+import sys
+from vlprobe.study import Study
+table, folder = sys.argv[1:]
+settings = {"models": [{"file": "own.py", "class": "Wide"}], "output": f"{folder}/output", "store": f"store-{table}"}
+task = {"name": "t", "level": "language", "table": table}
+done = Study.from_settings(folder, name="m", tasks=[task], **settings).plan().forward_passes
+"""
+SMALL = 150
+"""Bytes that an example may take of memory while it is planned; one held as an object takes 2,000."""
+
+
+@pytest.mark.parametrize("written", [as_csv, as_table])
+def test_an_example_takes_little_memory_beyond_what_all_take(tmp_path, written):
+    (tmp_path / "own.py").write_text(OWN)
+    few, many = (peak(PLAN, written(tmp_path, count), tmp_path) for count in (6000, 36_000))
+    assert (few[1], many[1]) == (6000, 36_000)
+    assert (many[0] - few[0]) * 1024 / 30_000 < SMALL
 
 
 LOOKS = """
@@ -88,13 +128,12 @@ class Looks(Encoder):
         return [Hidden("vision.0", torch.from_numpy(np.stack(seen))[:, None], role, word, box)]
 """
 SEEN = """
-import resource, sys
+import sys
 from vlprobe.study import Study
 key, place, folder = sys.argv[1:]
 settings = {"models": [{"file": "looks.py", "class": "Looks"}], "output": f"{folder}/output", "store": f"store-{place}"}
 task = {"name": "t", "level": "vision", key: place, "columns": {"label": "cls"}}
 done = Study.from_settings(folder, name="m", tasks=[task], **settings).represent((1, 1))
-print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -132,14 +171,9 @@ def as_parquet(folder, count):
 @pytest.mark.parametrize("written", [as_shards, as_parquet])
 def test_ten_times_the_images_take_the_memory_of_one(tmp_path, written):
     (tmp_path / "looks.py").write_text(LOOKS)
-    peaks = []
-    for count in 30, 300:
-        run = [sys.executable, "-c", SEEN, *written(tmp_path, count), str(tmp_path)]
-        out = subprocess.run(run, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-        done, memory = map(int, out.stdout.split())
-        assert done == count
-        peaks.append(memory)
-    assert peaks[1] < 1.1 * peaks[0], peaks
+    few, many = (peak(SEEN, *written(tmp_path, count), tmp_path) for count in (30, 300))
+    assert (few[1], many[1]) == (30, 300)
+    assert many[0] < 1.1 * few[0]
 
 
 def test_no_two_models_are_in_memory_at_once(tmp_path, monkeypatch, one_thread):

@@ -42,7 +42,7 @@ def test_given_splits_stay_and_validation_comes_out_of_train():
     examples = [example(i, f"g{i}", "xy"[i % 2]) for i in range(30)]
     parts = cut(task(train=examples[:20], test=examples[20:]), 0)
     assert parts.test == tuple(examples[20:])
-    assert {e.id for e in parts.train + parts.validation} == {e.id for e in examples[:20]}
+    assert {e.id for e in [*parts.train, *parts.validation]} == {e.id for e in examples[:20]}
     assert len(parts.validation) == 4
 
 
@@ -53,7 +53,7 @@ def test_a_group_in_train_and_test_is_an_error_that_names_both_rows():
         cut(task(train=train, test=test), 0)
     parts = cut(task(train=train, test=test), 0, bad_rows="skip")
     assert parts.test == tuple(test)
-    assert "g3" not in groups(parts.train + parts.validation)
+    assert "g3" not in groups([*parts.train, *parts.validation])
     assert parts.skipped == ("a.csv, row 3: train row shares group 'g3' with a.csv, row 30",)
 
 

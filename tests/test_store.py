@@ -40,7 +40,7 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path):
     X, owner, unit = Store(tmp_path).read("a" * 64, "input:auto:text", "joint.0", [NAMES[2], NAMES[0]])
     np.testing.assert_array_equal(X[:, 0], [8, 12, 16, 0, 4])
     assert (owner.tolist(), unit.tolist()) == ([0, 0, 0, 1, 1], [0, 1, 2, 0, 1])
-    assert Store(tmp_path).skipped("a" * 64, "input:auto:text", NAMES) == {NAMES[1]: "too long"}
+    assert Store(tmp_path).skipped("a" * 64, "input:auto:text") == {NAMES[1]: "too long"}
     assert Store(tmp_path).held("c" * 64, "input:auto:text") == {}
 
 
@@ -93,7 +93,7 @@ def listed():
 def test_the_folder_is_listed_once_however_many_shards_it_has(tmp_path, monkeypatch, listed):
     counts = []
     for chunk in (20, 2):
-        monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", chunk)
+        monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", chunk)
         store = Store(tmp_path / str(chunk))
         asked = request(Toy(), EXAMPLES, "word", "first", ImageDigests())
         del listed[:]
@@ -225,7 +225,7 @@ def test_what_is_being_written_is_not_read(tmp_path):
 
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 20)
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 20)
     written = []
 
     def full(tensors, path, notes):
@@ -246,7 +246,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     assert len(shards(tmp_path)) == 2 and not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
     again = Toy()
-    monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 20)
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 20)
     compute(again, [asked], Store(tmp_path))
     assert len(again.seen) == 20
 

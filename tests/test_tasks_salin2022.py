@@ -469,7 +469,7 @@ def test_adversarial_groups_cross_the_released_split(real, variant):
     groups = {e.group for e in task.splits["train"]}
     assert sum(e.group in groups for e in task.splits["test"]) == 108  # one more by its original caption
     rows = train + test
-    examples = task.splits["train"] + task.splits["test"]
+    examples = [*task.splits["train"], *task.splits["test"]]
     by_image, by_caption = {}, {}
     for row, example in zip(rows, examples, strict=True):
         assert by_image.setdefault(row["image_name"].lower(), example.group) == example.group

@@ -10,6 +10,7 @@ from vlprobe.controls.surface import Surface
 from vlprobe.digest import digest
 from vlprobe.extraction import Extraction, layers_of
 from vlprobe.listening import CONTROL_TASK, HAVE_CONTROL_TASK
+from vlprobe.splits import Parts
 from vlprobe.store import Store
 from vlprobe.types import Task
 
@@ -57,8 +58,8 @@ class Cell:
     """Inputs of the condition that the probe is trained on, all parts."""
     tested: Extraction
     """Inputs of the condition that it is tested on, all parts."""
-    part: Mapping[str, str]
-    """Example id -> train, validation or test."""
+    parts: Parts
+    """Train, validation and test."""
     layers: tuple[str, ...]
     """Addresses to probe."""
     zeroth: tuple[str, ...]
@@ -75,6 +76,11 @@ class Cell:
     """Content address of inputs, targets, parts and seed."""
     streaming: bool = False
     """Whether its representations go by and are not kept: then one probe listens, `streaming`."""
+
+    @property
+    def part(self) -> Mapping[str, str]:
+        """Example id -> train, validation or test."""
+        return self.parts.of
 
     def wanted(self, store: Store) -> list[Wanted]:
         """Return the results that this cell is to bring.

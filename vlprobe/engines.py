@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
+AHEAD = 2
+"""Jobs that each process has or waits for: a job holds its inputs, so that they are not all made at once."""
 DEATHS = 3
 """Workers that may die in a row, none finishing a job in between, before the run is given up."""
 
@@ -48,7 +51,8 @@ class Here(Engine):
 
     def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
         """Yield what a function returns for every job, in their order."""
-        yield from map(function, jobs)
+        for job in jobs:
+            yield function(job)
 
 
 class Processes(Engine):
@@ -64,32 +68,36 @@ class Processes(Engine):
 
     def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
         """Yield what a function returns for every job, in the order in which they finish."""
-        from concurrent.futures import as_completed
+        from concurrent.futures import FIRST_COMPLETED, Future, wait
         from concurrent.futures.process import BrokenProcessPool
 
-        waiting = dict(enumerate(jobs))
+        waiting, running = deque(range(len(jobs))), dict[Future[Done], int]()
         deaths = 0
-        while waiting:
-            pool = self._pool = self._pool or self._started()
-            futures = {}
-            try:
-                futures = {pool.submit(function, job): number for number, job in waiting.items()}
-                for future in as_completed(futures):
-                    done = future.result()
-                    del waiting[futures[future]]
-                    deaths = 0
-                    yield done
-            except BrokenProcessPool:
-                self.close()
-                deaths += 1
-                if deaths > DEATHS:
-                    raise VlprobeError(
-                        f"{deaths} worker processes died one after the other without finishing anything (killed, for "
-                        "want of memory?); what is finished is kept. Run fewer workers, or a smaller batch_size"
-                    ) from None
-            finally:
-                for future in futures:  # a job failed, or the run is stopped: the others are not to go on
-                    future.cancel()
+        try:
+            while waiting or running:
+                pool = self._pool = self._pool or self._started()
+                try:
+                    while waiting and len(running) < AHEAD * self.workers:
+                        running[pool.submit(function, jobs[waiting[0]])] = waiting[0]
+                        waiting.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        done = future.result()
+                        del running[future]
+                        deaths = 0
+                        yield done
+                except BrokenProcessPool:
+                    waiting.extendleft(sorted(running.values(), reverse=True))
+                    running.clear()
+                    self.close()
+                    deaths += 1
+                    if deaths > DEATHS:
+                        raise VlprobeError(
+                            f"{deaths} worker processes died one after the other without finishing anything (killed, "
+                            "for want of memory?); what is finished is kept. Run fewer workers, or a smaller batch_size"
+                        ) from None
+        finally:
+            for future in running:  # a job failed, or the run is stopped: the others are not to go on
+                future.cancel()
 
     def close(self) -> None:
         """End the workers."""
@@ -151,14 +159,14 @@ class RayCluster(Engine):
         if not self._actors:
             kind = ray.remote(_Actor).options(max_restarts=-1, max_task_retries=DEATHS, **self._needs)
             self._actors = [kind.remote() for _ in range(self.workers)]
-        waiting = list(reversed(jobs))
+        waiting = deque(range(len(jobs)))
         running: dict[Any, Any] = {}
         idle = list(self._actors)
         try:
             while waiting or running:
                 while waiting and idle:
                     actor = idle.pop()
-                    running[actor.run.remote(function, waiting.pop())] = actor
+                    running[actor.run.remote(function, jobs[waiting.popleft()])] = actor
                 (ready,), _ = ray.wait(list(running), num_returns=1)
                 idle.append(running.pop(ready))
                 yield self._result(ready)

@@ -128,7 +128,8 @@ def probe_memory(plan: Plan) -> int:
         return max((statistics_size(inside, 1) // 2 for inside in by_model(plan.cells).values()), default=0)
     most = 0
     for cell in plan.cells:
-        rows = sum(target is not None for example in cell.trained.examples for target in example.target)
+        asked = next(iter(cell.trained.sides.values()))
+        rows = len(asked) if asked.asked is None else int(asked.asked.sum())
         most = max(most, rows * max(cell.model.layers[layer] for layer in cell.layers) * 4)
     return COPIES * most
 

@@ -5,14 +5,18 @@ The side that carries the target stays where it is; a mismatch moves the other o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from vlprobe.digest import generator
 from vlprobe.errors import DataError, StudyError, did_you_mean
-from vlprobe.types import MASK, Example, Level, Modality, Task
+from vlprobe.examples import Examples
+from vlprobe.ledger import keys_of
+from vlprobe.types import Example, ImageData, Level, Modality, Task
 
 CONDITIONS = {
     "matched": "every text with its own image",
@@ -50,11 +54,7 @@ def obstacle(
         needs: what it cannot do without.
         masks: whether it has a token for a masked word.
     """
-    examples = [example for part in task.splits.values() for example in part]
-    has = {
-        "text": any(example.text is not None for example in examples),
-        "image": any(example.image is not None for example in examples),
-    }
+    has = {"text": task.facts.text, "image": task.facts.image}
     no_image = f"the task has no images{f' ({task.images})' if task.images else ''}"
     wanted: dict[str, tuple[str, ...]] = {"mismatched": ("text", "image"), "text-only": ("text",)}
     wanted |= {"image-only": ("image",)}
@@ -73,21 +73,15 @@ def obstacle(
         return f"its targets are {task.unit}s, so the {carrier} must stay, which level '{task.level}' would move"
     if task.unit == "region" and "image" not in read:
         return "its targets are regions of an image that the model does not see"
-    if task.unit == "word" and "text" not in read and not one_target(task):
+    if task.unit == "word" and "text" not in read and not task.facts.one_target:
         return "its targets are words of a text that the model does not see"
-    if not masks and "text" in read and all(MASK in example.text for example in examples if example.text is not None):
+    if not masks and "text" in read and task.facts.masked:
         alone = "; condition image-only asks about the image" if "image" in modalities and has["image"] else ""
         return f"every text has a masked word, and the model was trained without a mask token{alone}"
     return ""
 
 
-def one_target(task: Task) -> bool:
-    """Say whether every example is asked one thing only, as about its `[MASK]`: a question on the whole input, too."""
-    examples = (example for part in task.splits.values() for example in part)
-    return all(sum(target is not None for target in example.target) == 1 for example in examples)
-
-
-def pair(examples: Sequence[Example], condition: str, level: Level, seed: int, split: str) -> tuple[Example, ...]:
+def pair(examples: Sequence[Example], condition: str, level: Level, seed: int, split: str) -> Examples:
     """Return the examples as a simple condition shows them; ids, groups and targets stay.
 
     Args:
@@ -100,16 +94,37 @@ def pair(examples: Sequence[Example], condition: str, level: Level, seed: int, s
     Raises:
         DataError: no derangement exists (one group only, or one image for all).
     """
+    shown = Examples.of(examples)
     if condition == "matched":
-        return tuple(examples)
+        return shown
     if condition == "text-only":
-        return tuple(replace(example, image=None, boxes=()) for example in examples)
+        return shown.changed(_without_image)
     if condition == "image-only":
-        return tuple(show(example, ("image",)) for example in examples)
-    moved = "text" if level == "vision" else "image"
-    donors = derange([example.group for example in examples], [getattr(e, moved) for e in examples], seed, split)
-    received = [getattr(examples[donor], moved) for donor in donors]
-    return tuple(replace(example, **{moved: given}) for example, given in zip(examples, received, strict=True))
+        return shown.changed(partial(show, modalities=("image",)))
+    moved: Modality = "text" if level == "vision" else "image"
+    donors = derange(shown.ranks, _contents(shown, moved), seed, split)
+    return replace(shown, donors=shown.rows[donors], moved=moved)
+
+
+def _without_image(example: Example) -> Example:
+    return replace(example, image=None, boxes=())
+
+
+def _contents(examples: Examples, side: Modality) -> np.ndarray:
+    """Return (example,) numbers, equal where the texts or images are."""
+    raw = np.empty((len(examples), 16), np.uint8)
+    for i, example in enumerate(examples):
+        raw[i] = np.frombuffer(_key(getattr(example, side)), np.uint8)
+    return np.unique(keys_of(raw), return_inverse=True)[1].astype(np.int32)
+
+
+def _key(content: str | ImageData | None) -> bytes:
+    """Return 16 bytes, of two contents the same where they are equal."""
+    said = (
+        content if isinstance(content, bytes) else str(getattr(content, "sha256", content)).encode("utf-8", "replace")
+    )
+    kind = type(content).__name__.encode()
+    return hashlib.blake2b(said, digest_size=16, person=kind[:16]).digest()
 
 
 def show(example: Example, modalities: Sequence[Modality]) -> Example:
@@ -129,8 +144,10 @@ def show(example: Example, modalities: Sequence[Modality]) -> Example:
     return example
 
 
-def derange(groups: Sequence[str], moved: Sequence[object], seed: int, split: str) -> list[int]:
-    """Return for every example the index of the example of another group whose image (or text) it receives.
+def derange(
+    groups: Sequence[str] | np.ndarray, moved: Sequence[object] | np.ndarray, seed: int, split: str
+) -> np.ndarray:
+    """Return (example,) for every example the index of the one of another group whose image (or text) it receives.
 
     Groups are permuted so that none stays in place: a random permutation whose fixed points are exchanged with
     groups drawn at random. By symmetry every other group is equally likely to be a group's donor. Two groups that
@@ -138,44 +155,71 @@ def derange(groups: Sequence[str], moved: Sequence[object], seed: int, split: st
     examples are handed out in turn, from a random start.
 
     Args:
-        groups: (example,) group names.
-        moved: (example,) what is handed over; equal values are no mismatch.
+        groups: (example,) group names, or numbers in their order.
+        moved: (example,) what is handed over, or numbers that stand for it; equal values are no mismatch.
         seed: draws the permutation.
         split: part of the draw's name.
 
     Raises:
         DataError: fewer than two groups, or no permutation found without a fixed point.
     """
-    members: dict[str, list[int]] = {}
-    for i, group in enumerate(groups):
-        members.setdefault(group, []).append(i)
-    names = sorted(members)
+    names = _numbered(groups, sorted(set(groups))) if not isinstance(groups, np.ndarray) else groups
+    content = _numbered(moved, moved) if not isinstance(moved, np.ndarray) else moved
+    _, place = np.unique(names, return_inverse=True)
+    members = np.argsort(place, kind="stable").astype(np.int32)
+    start = np.concatenate([[0], np.cumsum(np.bincount(place))]) if len(place) else np.zeros(1, np.int64)
+    count = len(start) - 1
     rng = generator(seed, "derangement", split)
-    if len(names) < 2:
-        raise DataError(f"a mismatch needs at least two groups in the {split} part, and there is {len(names)}")
-    content = [frozenset(moved[i] for i in members[name]) for name in names]
-    donor = _permutation_without_fixed_points(content, rng, split)
-    received = [0] * len(groups)
-    for receiver, name in enumerate(names):
-        given = members[names[donor[receiver]]]
-        start = int(rng.integers(len(given)))
-        for k, i in enumerate(members[name]):
-            received[i] = given[(start + k) % len(given)]
+    if count < 2:
+        raise DataError(f"a mismatch needs at least two groups in the {split} part, and there is {count}")
+    donor = _permutation_without_fixed_points(_Contents(content[members], start), rng, split)
+    received = np.empty(len(place), np.int32)
+    for receiver in range(count):
+        given = members[start[donor[receiver]] : start[donor[receiver] + 1]]
+        first = int(rng.integers(len(given)))
+        own = members[start[receiver] : start[receiver + 1]]
+        received[own] = given[(first + np.arange(len(own))) % len(given)]
     return received
 
 
-def _permutation_without_fixed_points(
-    content: Sequence[frozenset[object]], rng: np.random.Generator, split: str
-) -> list[int]:
-    donor = rng.permutation(len(content)).tolist()
+def _numbered(values: Sequence[object], order: Sequence[object]) -> np.ndarray:
+    """Return (value,) the place where each is first in an order of them."""
+    place: dict[object, int] = {}
+    for value in order:
+        place.setdefault(value, len(place))
+    return np.array([place[value] for value in values], np.int64)
+
+
+class _Contents:
+    """What the members of every group hold.
+
+    Args:
+        content: (example,) numbers, group by group.
+        start: (group + 1,) where each begins.
+    """
+
+    def __init__(self, content: np.ndarray, start: np.ndarray) -> None:
+        self._content, self._start = content, start
+
+    def __len__(self) -> int:
+        return len(self._start) - 1
+
+    def meet(self, one: int, other: int) -> bool:
+        """Say whether two groups hold anything alike."""
+        a, b = (self._content[self._start[group] : self._start[group + 1]] for group in (one, other))
+        return bool(a[0] == b[0]) if len(a) == len(b) == 1 else not set(a.tolist()).isdisjoint(b.tolist())
+
+
+def _permutation_without_fixed_points(content: _Contents, rng: np.random.Generator, split: str) -> np.ndarray:
+    donor = rng.permutation(len(content))
 
     def clash(receiver: int) -> bool:
-        return donor[receiver] == receiver or not content[receiver].isdisjoint(content[donor[receiver]])
+        return donor[receiver] == receiver or content.meet(receiver, donor[receiver])
 
     for receiver in range(len(content)):
         if not clash(receiver):
             continue
-        for other in rng.permutation(len(content)).tolist():
+        for other in rng.permutation(len(content)):
             donor[receiver], donor[other] = donor[other], donor[receiver]
             if other != receiver and not clash(receiver) and not clash(other):
                 break

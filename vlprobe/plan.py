@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +16,15 @@ from vlprobe.controls.pixels import Looks
 from vlprobe.controls.surface import MADE_OF, Shown, Surface, surfaces
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
-from vlprobe.extraction import Extraction, Forward, ImageDigests, forwards, lacking, numbers_of, request
+from vlprobe.examples import Examples, of_one_origin, together
+from vlprobe.extraction import Extraction, ImageDigests, Passes, Put, addressed, forwards, put, reads
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
 from vlprobe.store import Store
 from vlprobe.streams import buckets, passes_of, statistics_size
 from vlprobe.study_file import StudyFile
-from vlprobe.types import Example, Task
+from vlprobe.types import SPLITS, Task
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Profile
@@ -37,7 +39,7 @@ class Waiting:
 
     called: str
     """As in `Cell`."""
-    passes: tuple[Forward, ...]
+    passes: Passes
     """The inputs."""
     stored: int
     """Other inputs that are asked for, whose representations are in the store."""
@@ -128,9 +130,7 @@ def make_plan(
     cells.sort(key=lambda cell: (place[cell.model.name], cell.untrained))
     probes, there, unfinished = _progress(cells, store, done)
     waiting = _waiting(unfinished, store, file.numbers.kept)
-    return Plan(
-        tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images.files(), tuple(waiting), probes, there
-    )
+    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images, tuple(waiting), probes, there)
 
 
 def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]) -> Plan:
@@ -189,22 +189,22 @@ def _readable(parts: Parts, models: Sequence[Profile], images: ImageDigests, bad
     if not any("image" in model.modalities for model in models):
         return parts
     skipped = list(parts.skipped)
-    kept: dict[str, tuple[Example, ...]] = {}
+    kept: dict[str, Examples] = {}
     for name, examples in parts.named().items():
-        good = []
-        for example in examples:
+        good = np.ones(len(examples), bool)
+        for i, example in enumerate(examples):
             try:
                 images(example)
-                good.append(example)
             except BadRow as error:
                 if bad_rows == "error":
                     raise BadRow(
                         error.place, f"{error.problem}. Or set bad_rows: skip in the study to leave such rows out"
                     ) from None
                 skipped.append(str(error))
-        if not good:
+                good[i] = False
+        if not good.any():
             raise DataError(f"no row of the {name} part has an image that can be opened")
-        kept[name] = tuple(good)
+        kept[name] = examples.take(good)
     return replace(parts, **kept, skipped=tuple(skipped))
 
 
@@ -223,18 +223,30 @@ class _Asked:
     looks: Looks
     """Shared by all."""
 
-    def shown(self, condition: str) -> list[Example]:
-        """Return all parts as a simple condition pairs them, in the order of the task's file.
+    @cached_property
+    def order(self) -> np.ndarray:
+        """(example,) where examples stand among those of train, validation and test, in the order of the task's file.
 
         That order is the same whatever the seed's cut, so seeds share what is extracted.
         """
-        place = {e.id: i for i, e in enumerate(e for split in self.task.splits.values() for e in split)}
+        splits = list(of_one_origin(self.task.splits).values())
+        file = np.concatenate([part.rows for part in splits])
+        place = np.empty(len(splits[0].origin), np.int32)
+        place[file] = np.arange(len(file), dtype=np.int32)
+        return np.argsort(place[together(list(self.parts.named().values())).rows]).astype(np.int32)
+
+    @cached_property
+    def part(self) -> np.ndarray:
+        """(example,) uint8: index into `SPLITS`, in the same order."""
+        sizes = [len(examples) for examples in self.parts.named().values()]
+        return np.repeat(np.arange(len(SPLITS), dtype=np.uint8), sizes)[self.order]
+
+    def shown(self, condition: str) -> Examples:
+        """Return all parts as a simple condition pairs them, in the order of the task's file."""
         paired = [
-            example
-            for name, examples in self.parts.named().items()
-            for example in pair(examples, condition, self.task.level, self.seed, name)
+            pair(examples, condition, self.task.level, self.seed, name) for name, examples in self.parts.named().items()
         ]
-        return sorted(paired, key=lambda example: place[example.id])
+        return together(paired).take(self.order)
 
 
 def _cells(
@@ -243,12 +255,12 @@ def _cells(
     """Return the cells of one task and seed; what cannot be asked goes to `notes`."""
     task = asked.task
     how = check_pooling(task.unit, getattr(file.pooling, task.unit))
-    part = {example.id: name for name, examples in asked.parts.named().items() for example in examples}
-    groups = len({example.group for example in (*asked.parts.train, *asked.parts.validation)})
+    groups = len(np.unique(together([asked.parts.train, asked.parts.validation]).ranks))
     read = {side for model in models for side in model.modalities}
     surface = [name for name in file.controls if MADE_OF.get(name) is None or MADE_OF[name] in read]
     random_labels = _control_task(file, asked, read, notes)
-    shown: dict[str, list[Example]] = {}
+    shown: dict[str, Examples] = {}
+    was_put: dict[tuple[object, ...], Put] = {}
     cells = []
     for condition in file.conditions:
         simple = read_condition(condition)
@@ -259,13 +271,14 @@ def _cells(
                 notes.append(f"{task.name}, {model.name}, {condition}: not done, {next(filter(None, reasons))}")
                 continue
             for each in simple:
-                shown[each] = shown.get(each) or asked.shown(each)
-            here = Shown(task, asked.seed, part, *(shown[each] for each in simple))
+                shown[each] = shown[each] if each in shown else asked.shown(each)
+            here = Shown(task, asked.seed, asked.part, *(shown[each] for each in simple))
             beside = beside or surfaces(surface, here, asked.images, asked.looks)
-            inputs = {
-                each: request(model, shown[each], task.unit, how, asked.images, file.numbers)
-                for each in dict.fromkeys(simple)
-            }
+            inputs: dict[str, Extraction] = {}
+            for each in dict.fromkeys(simple):
+                alike = each, *reads(model)
+                was_put[alike] = was_put.get(alike) or put(model, shown[each], task.unit, how, asked.images)
+                inputs[each] = addressed(model, was_put[alike], file.numbers)
             trained, tested = (inputs[each] for each in simple)
             layers = tuple(layer for layer in chosen[model.name] if trained.knows(layer) and tested.knows(layer))
             if trained.unit != "input":  # a pooler is one vector for the whole input
@@ -284,14 +297,14 @@ def _cells(
                     seed=asked.seed,
                     trained=trained,
                     tested=tested,
-                    part=part,
+                    parts=asked.parts,
                     layers=layers,
                     zeroth=_zeroth(layers, model) if "layer-0" in file.controls else (),
                     probes=tuple(probe for probe, why in why_not.items() if not why),
                     controls=tuple(file.controls),
                     surfaces={k: each for k, each in beside.items() if each.stands_beside(model.modalities)},
                     drawn=random_labels.labels if seen else {},
-                    key=_key(trained, tested, part, asked),
+                    key=_key(trained, tested, asked),
                 )
             )
     return cells
@@ -313,11 +326,13 @@ def _zeroth(layers: Sequence[str], model: Profile) -> tuple[str, ...]:
     return tuple(layer for layer in first if layer in model.layers and layer not in layers)
 
 
-def _key(trained: Extraction, tested: Extraction, part: Mapping[str, str], asked: _Asked) -> str:
-    rows = [[example.id, part[example.id], example.group, example.target] for example in trained.examples]
-    return digest(
-        PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, asked.task.name, bool(asked.task.classes)
+def _key(trained: Extraction, tested: Extraction, asked: _Asked) -> str:
+    rows = (
+        [example.id, SPLITS[part], example.group, example.target]
+        for example, part in zip(trained.examples, asked.part.tolist(), strict=True)
     )
+    name, classes = asked.task.name, bool(asked.task.classes)
+    return digest(PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, name, classes)
 
 
 def _progress(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[int, int, list[Cell]]:
@@ -339,8 +354,7 @@ def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:
     for called, inside in by_model(cells).items():
         model = inside[0].model
         every = forwards({each.key: each for cell in inside for each in (cell.trained, cell.tested)}.values())
-        passes = lacking(inside[0].trained.home, every, store)
-        asked = [question for each in passes for question in each.questions]
-        size = sum(numbers_of(model, question) for question in asked) * np.dtype(dtype).itemsize
-        found.append(Waiting(called, tuple(passes), len(every) - len(passes), size))
+        passes = every.lacking(inside[0].trained.home, store)
+        size = passes.numbers(model) * np.dtype(dtype).itemsize
+        found.append(Waiting(called, passes, len(every) - len(passes), size))
     return found

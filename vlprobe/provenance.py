@@ -108,7 +108,7 @@ def describe(
         models=tuple(map(_model, models)),
         untrained=tuple(map(_model, untrained)),
         tasks=tuple(map(_task, tasks)),
-        images=plan.images,
+        images=dict(plan.images),
         not_done=plan.notes,
         skipped_rows=plan.skipped,
     )

@@ -14,7 +14,7 @@ from vlprobe.cells import Cell, Wanted
 from vlprobe.engines import Engine
 from vlprobe.errors import DataError, StudyError, VlprobeError
 from vlprobe.extraction import features, layers_of, left_out
-from vlprobe.extraction.jobs import Asked, Job, Shelf, at_hand, jobs, work
+from vlprobe.extraction.jobs import Asked, Jobs, Shelf, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.listening import LISTENERS, Heard, Layer
 from vlprobe.plan import Plan
@@ -108,7 +108,7 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
         progress: show bars.
     """
     part, parts = shard
-    todo: list[Job] = []
+    todo = Jobs(())
     if plan.streaming:
         raise StudyError(
             f"shard {part}/{parts}: the disk does not hold the representations of this study, and parts of what goes "
@@ -130,7 +130,7 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
     return sum(told)
 
 
-def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> list[Job]:
+def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> Jobs:
     """Return what the cells of one model lack, each distinct input once for all of them."""
     lacking = [cell for cell in cells if _lacks(cell, results, workplace.store)]
     extractions = {each.key: each for cell in lacking for each in (cell.trained, cell.tested)}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
 from typing import Literal
+
+import numpy as np
 
 from vlprobe.digest import generator
 from vlprobe.errors import BadRow, DataError
+from vlprobe.examples import Examples, of_one_origin
 from vlprobe.types import SPLITS, Example, Task
 
 TEST_SHARE = 1 / 3
@@ -22,16 +27,21 @@ BadRows = Literal["error", "skip"]
 class Parts:
     """One cut of a task."""
 
-    train: tuple[Example, ...]
+    train: Examples
     """The probe is fitted on these."""
-    validation: tuple[Example, ...]
+    validation: Examples
     """The L2 strength, and the best layer, are chosen on these."""
-    test: tuple[Example, ...]
+    test: Examples
     """Scored once."""
     skipped: tuple[str, ...] = field(default=())
     """One line for every row left out, and why."""
 
-    def named(self) -> dict[str, tuple[Example, ...]]:
+    @cached_property
+    def of(self) -> Mapping[str, str]:
+        """Example id -> its part."""
+        return {example.id: name for name, examples in self.named().items() for example in examples}
+
+    def named(self) -> dict[str, Examples]:
         """Return the parts by name, in the order of `SPLITS`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
@@ -69,88 +79,95 @@ def cut(task: Task, seed: int, limit: int | None = None, bad_rows: BadRows = "er
     return Parts(splits["train"], splits["validation"], splits["test"], tuple(skipped))
 
 
-def with_test(task: Task, seed: int) -> dict[str, tuple[Example, ...]]:
+def with_test(task: Task, seed: int) -> dict[str, Examples]:
     """Return a task's splits; where the data bring none, whole groups are drawn for the test part.
 
     Raises:
         DataError: too few groups to draw from.
     """
-    if "all" not in task.splits:
-        return {name: tuple(examples) for name, examples in task.splits.items()}
-    rest, test = _draw_groups(task, tuple(task.splits["all"]), TEST_SHARE, seed, "test")
+    splits = of_one_origin(task.splits)
+    if "all" not in splits:
+        return splits
+    rest, test = _draw_groups(task, splits["all"], TEST_SHARE, seed, "test")
     return {"train": rest, "test": test}
 
 
-def _draw_groups(
-    task: Task, examples: tuple[Example, ...], share: float, seed: int, part: str
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def _draw_groups(task: Task, examples: Examples, share: float, seed: int, part: str) -> tuple[Examples, Examples]:
     """Return (rest, drawn): whole groups are drawn at random until `share` of the examples is reached."""
-    sizes: dict[str, int] = {}
-    for example in examples:
-        sizes[example.group] = sizes.get(example.group, 0) + 1
-    if len(sizes) < 2:
+    ranks, sizes = np.unique(examples.ranks, return_counts=True)  # in the order of the groups' names
+    if len(ranks) < 2:
         raise DataError(
             f"task {task.name}: a {part} part cannot be cut, since its {len(examples)} examples form "
-            f"{len(sizes)} group{'' if len(sizes) == 1 else 's'} (shared images, captions or group column); "
+            f"{len(ranks)} group{'' if len(ranks) == 1 else 's'} (shared images, captions or group column); "
             "at least two groups are needed"
         )
-    names = sorted(sizes)
-    order = generator(seed, "split", task.name, part).permutation(len(names))
-    drawn: set[str] = set()
-    count = 0
-    for i in order[:-1]:  # at least one group stays
-        if count >= share * len(examples):
-            break
-        drawn.add(names[i])
-        count += sizes[names[i]]
-    inside = tuple(example for example in examples if example.group in drawn)
-    return tuple(example for example in examples if example.group not in drawn), inside
+    order = generator(seed, "split", task.name, part).permutation(len(ranks))[:-1]  # at least one group stays
+    before = np.concatenate([[0], np.cumsum(sizes[order])[:-1]])
+    drawn = np.isin(examples.ranks, ranks[order[before < share * len(examples)]])
+    return examples.take(~drawn), examples.take(drawn)
 
 
-def _first(examples: tuple[Example, ...], limit: int | None, seed: int, task: str, part: str) -> tuple[Example, ...]:
+def _first(examples: Examples, limit: int | None, seed: int, task: str, part: str) -> Examples:
     """Return `limit` examples drawn at random, in their old order (a file may be sorted by label)."""
     if limit is None or len(examples) <= limit:
         return examples
     chosen = generator(seed, "limit", task, part).choice(len(examples), size=limit, replace=False)
-    return tuple(examples[i] for i in sorted(chosen.tolist()))
+    return examples.take(np.sort(chosen))
 
 
 def _without_leaks(
-    task: Task, splits: dict[str, tuple[Example, ...]], bad_rows: BadRows, skipped: list[str]
-) -> dict[str, tuple[Example, ...]]:
+    task: Task, splits: dict[str, Examples], bad_rows: BadRows, skipped: list[str]
+) -> dict[str, Examples]:
     """Leave out what shares a group with a later part: test stays whole, train gives way."""
     present = [name for name in SPLITS if name in splits]
     kept = dict(splits)
     for i, name in enumerate(present):
-        where = {example.group: (other, example) for other in present[i + 1 :] for example in splits[other]}
-        leaks = [example for example in splits[name] if example.group in where]
-        if not leaks:
+        later = [(other, splits[other]) for other in present[i + 1 :]]
+        ranks = splits[name].ranks
+        after = np.concatenate([np.zeros(0, np.int32), *(part.ranks for _, part in later)])
+        leaking = np.isin(ranks, after)
+        leaks = np.flatnonzero(leaking)
+        if not len(leaks):
             continue
-        other, twin = where[leaks[0].group]
-        reason = f"shares its group '{leaks[0].group}' (image, caption or group column)"
+        order = np.argsort(after, kind="stable")
+        last = order[np.searchsorted(after[order], ranks[leaks], side="right") - 1]  # of their group, in later parts
+        first = splits[name][int(leaks[0])]
+        other, twin = _in_parts(later, int(last[0]))
+        reason = f"shares its group '{first.group}' (image, caption or group column)"
         if bad_rows == "error":
             raise BadRow(
-                leaks[0].place,
+                first.place,
                 f"this {name} row {reason} with the {other} row {twin.place}; {len(leaks)} of {len(splits[name])} "
                 f"{name} rows of task {task.name} leak so. Use another split (`split: grouped` where the task offers "
                 "it), or set bad_rows: skip in the study to leave these rows out and count them",
             )
-        skipped += [f"{e.place}: {name} row shares group '{e.group}' with {where[e.group][1].place}" for e in leaks]
-        kept[name] = tuple(example for example in splits[name] if example.group not in where)
-        if not kept[name]:
+        for example, place in zip(splits[name].take(leaks), last.tolist(), strict=True):
+            twin = _in_parts(later, place)[1]
+            skipped.append(f"{example.place}: {name} row shares group '{example.group}' with {twin.place}")
+        kept[name] = splits[name].take(~leaking)
+        if not len(kept[name]):
             raise DataError(f"task {task.name}: every {name} row shares a group with {other}; nothing is left")
     return kept
 
 
+def _in_parts(parts: Sequence[tuple[str, Examples]], place: int) -> tuple[str, Example]:
+    """Return an example by its place in some parts, one after the other, and which part it is in."""
+    for name, part in parts:
+        if place < len(part):
+            return name, part[place]
+        place -= len(part)
+    raise IndexError(place)
+
+
 def _without_unseen(
-    task: Task, splits: dict[str, tuple[Example, ...]], bad_rows: BadRows, skipped: list[str]
-) -> dict[str, tuple[Example, ...]]:
+    task: Task, splits: dict[str, Examples], bad_rows: BadRows, skipped: list[str]
+) -> dict[str, Examples]:
     """Take out targets that train does not hold: no probe can learn them."""
     seen = {target for example in splits["train"] for target in example.target}
     kept = dict(splits)
     for name in ("validation", "test"):
-        rows: list[Example] = []
-        for example in splits[name]:
+        whole, altered, left = splits[name], {}, np.ones(len(splits[name]), bool)
+        for i, example in enumerate(whole):
             unseen = [target for target in example.target if target not in seen and target is not None]
             if unseen and bad_rows == "error":
                 raise BadRow(
@@ -161,15 +178,18 @@ def _without_unseen(
                 )
             skipped += [f"{example.place}: label '{target}' of this {name} row is not in train" for target in unseen]
             target = tuple(None if value in unseen else value for value in example.target)
-            if any(value is not None for value in target):
-                rows.append(replace(example, target=target) if unseen else example)
-        kept[name] = tuple(rows)
+            left[i] = any(value is not None for value in target)
+            if unseen and left[i]:
+                altered[int(whole.rows[i])] = replace(example, target=target)
+        kept[name] = replace(whole.take(left), altered={**whole.altered, **altered})
     return kept
 
 
 def _refuse_one_class(task: Task, splits: Mapping[str, Sequence[Example]]) -> None:
     for name in SPLITS:
-        values = {target for example in splits[name] for target in example.target if target is not None}
+        found = (target for example in splits[name] for target in example.target if target is not None)
+        values = set(islice(found, 1))
+        values |= set(islice((target for target in found if target not in values), 1))
         if not values:
             raise DataError(f"task {task.name}: its {name} part holds no target; add rows or raise --limit")
         if len(values) == 1 and name != "validation":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -71,6 +72,20 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What is true of a task's examples, all splits together."""
+
+    text: bool
+    """Whether any has a text."""
+    image: bool
+    """Whether any has an image."""
+    one_target: bool
+    """Whether every one is asked one thing only, as about its `[MASK]`: a question on the whole input, too."""
+    masked: bool
+    """Whether every text has a masked word."""
+
+
+@dataclass(frozen=True)
 class Task:
     """A question to put to representations: labelled examples in splits."""
 
@@ -82,8 +97,9 @@ class Task:
     """What one target belongs to: the whole input, a word of the text, a region of the image."""
     classes: tuple[str, ...]
     """Class names, sorted; empty: the targets are numbers and the task is a regression."""
-    splits: Mapping[str, tuple[Example, ...]]
-    """Examples by split: `train`, `test` and, where the data bring one, `validation`."""
+    splits: Mapping[str, Sequence[Example]]
+    """Examples by split: `train`, `test` and, where the data bring one, `validation`; read from files, they are kept on
+    disk, and made when they are looked at."""
     source: tuple[Source, ...] = ()
     """The files it was read from."""
     revision: str = ""
@@ -99,7 +115,19 @@ class Task:
     options: Mapping[str, object] = field(default_factory=dict)
     """What the study said about it, resolved."""
 
-    def load(self, split: str) -> tuple[Example, ...]:
+    @cached_property
+    def facts(self) -> Facts:
+        """What is true of its examples, each looked at once."""
+        text = image = False
+        one_target = masked = True
+        for examples in self.splits.values():
+            for example in examples:
+                text, image = text or example.text is not None, image or example.image is not None
+                one_target = one_target and sum(target is not None for target in example.target) == 1
+                masked = masked and (example.text is None or MASK in example.text)
+        return Facts(text, image, one_target, masked)
+
+    def load(self, split: str) -> Sequence[Example]:
         """Return the examples of one split.
 
         Raises:

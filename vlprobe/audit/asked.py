@@ -11,7 +11,6 @@ from vlprobe.audit.fault import NotRun
 from vlprobe.audit.subject import SEED, Subject
 from vlprobe.controls.rows import Rows, rows_of
 from vlprobe.controls.words import words_of
-from vlprobe.pairing import one_target
 from vlprobe.splits import cut
 from vlprobe.types import SPLITS
 
@@ -61,5 +60,5 @@ def asked_of(subject: Subject, leaks: bool = False) -> Asked | NotRun:
         }
         task = replace(task, splits=alone)
     parts = cut(task, SEED, LIMIT, "skip").named()
-    whole = task.unit != "word" or one_target(task)
+    whole = task.unit != "word" or task.facts.one_target
     return Asked(whole, {part: rows_of(parts[part]) for part in SPLITS}, "accuracy" if task.classes else "r2")

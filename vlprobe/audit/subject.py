@@ -94,7 +94,8 @@ class Subject:
 
 def look_at(task: Task) -> Subject:
     """Return a task with its test part drawn if need be, its images read once, one after the other."""
-    uncut, splits = "", dict(task.splits)
+    uncut = ""
+    splits: Mapping[str, Sequence[Example]] = task.splits
     try:
         splits = with_test(task, SEED)
     except DataError as error:

@@ -12,14 +12,16 @@ cannot. Selectivity is the probe's accuracy minus its accuracy on these labels.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 from vlprobe.controls.pixels import Looks, quarters
 from vlprobe.controls.words import WORD, form_of
 from vlprobe.digest import generator
-from vlprobe.pairing import one_target
 from vlprobe.splits import Parts
 from vlprobe.types import Example, Modality, Task
 
@@ -63,16 +65,50 @@ def control_task(
         return ControlTask(side, {}, "its targets are numbers, and random labels are drawn for classes")
     if any(getattr(example, side) is None for part in parts.named().values() for example in part):
         return ControlTask(side, {}, f"not every example has {'a text' if side == 'text' else 'an image'} to type")
-    types = {name: _typed(task, side, examples, looks) for name, examples in parts.named().items()}
-    fitted = types["train"] | types["validation"]
-    reason = _meaningless(set(fitted.values()), list(types["test"].values()))
+    kinds: dict[str, int] = {}
+    types = {name: _typed(task, side, examples, looks, kinds) for name, examples in parts.named().items()}
+    fitted = {*types["train"], *types["validation"]}
+    reason = _meaningless(fitted, types["test"])
     if reason:
         return ControlTask(side, {}, reason)
-    shares = _shares([*parts.train, *parts.validation])
-    drawn = {kind: _draw(kind, shares, seed, task.name) for kind in {*fitted.values(), *types["test"].values()}}
-    if len({drawn[kind] for kind in fitted.values()}) < 2:
+    shares = _shares(chain(parts.train, parts.validation))
+    drawn = [_draw(kind, shares, seed, task.name) for kind in kinds]
+    if len({drawn[number] for number in fitted}) < 2:
         return ControlTask(side, {}, "all its types drew one label")
-    return ControlTask(side, {unit: drawn[kind] for each in types.values() for unit, kind in each.items()})
+    return ControlTask(side, Drawn(parts, types, drawn))
+
+
+class Drawn(Mapping[tuple[str, int], str]):
+    """(example id, unit) -> label: of a unit, its type's number is kept, and the rest made when it is asked for.
+
+    Args:
+        parts: of the task.
+        types: (unit,) by part, the numbers of the types of all units that are asked about.
+        labels: of every type.
+    """
+
+    def __init__(self, parts: Parts, types: Mapping[str, Sequence[int]], labels: Sequence[str]) -> None:
+        self._parts, self._types, self._labels = parts, types, labels
+
+    @cached_property
+    def _made(self) -> dict[tuple[str, int], str]:
+        every = ((name, example) for name, examples in self._parts.named().items() for example in examples)
+        numbers = {name: iter(types) for name, types in self._types.items()}
+        return {
+            (example.id, k): self._labels[next(numbers[name])]
+            for name, example in every
+            for k, target in enumerate(example.target)
+            if target is not None
+        }
+
+    def __getitem__(self, unit: tuple[str, int]) -> str:
+        return self._made[unit]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._types.values()))
 
 
 def _side(task: Task) -> Modality:
@@ -81,10 +117,12 @@ def _side(task: Task) -> Modality:
     return "image" if task.level == "vision" and task.unit == "input" else "text"
 
 
-def _typed(task: Task, side: Modality, examples: Sequence[Example], looks: Looks) -> dict[tuple[str, int], str]:
-    """Return the type of every unit that is asked about."""
-    forms = task.unit == "word" and not one_target(task)
-    found = {}
+def _typed(
+    task: Task, side: Modality, examples: Sequence[Example], looks: Looks, kinds: dict[str, int]
+) -> Sequence[int]:
+    """Return (unit,) the number of the type of every unit that is asked about; new types are given numbers."""
+    forms = task.unit == "word" and not task.facts.one_target
+    found = array("i")
     for example in examples:
         for k, target in enumerate(example.target):
             if target is None:
@@ -93,11 +131,11 @@ def _typed(task: Task, side: Modality, examples: Sequence[Example], looks: Looks
                 kind = quarters(looks(example, example.boxes[k] if task.unit == "region" else None))
             else:
                 kind = form_of(example, k) if forms else " ".join(WORD.findall((example.text or "").lower())[:2])
-            found[example.id, k] = kind
+            found.append(kinds.setdefault(kind, len(kinds)))
     return found
 
 
-def _meaningless(fitted: set[str], tested: Sequence[str]) -> str:
+def _meaningless(fitted: set[int], tested: Sequence[int]) -> str:
     """Return why types are none that a probe could learn by heart; empty where they are."""
     common = fitted & set(tested)
     recurring = sum(kind in fitted for kind in tested) / len(tested)
@@ -108,7 +146,7 @@ def _meaningless(fitted: set[str], tested: Sequence[str]) -> str:
     return ""
 
 
-def _shares(examples: Sequence[Example]) -> Counter[str]:
+def _shares(examples: Iterable[Example]) -> Counter[str]:
     return Counter(str(target) for example in examples for target in example.target if target is not None)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from vlprobe.controls.rows import Rows
+from vlprobe.digest import image_digest
 from vlprobe.images import open_image
+from vlprobe.ledger import Ledger, key_of
+from vlprobe.records import Records
 from vlprobe.types import Example, ImageData
 
 SIDE = 8
@@ -21,10 +26,10 @@ Box = tuple[float, float, float, float]
 
 
 class Looks:
-    """What images look like at a glance, each decoded once."""
+    """What images look like at a glance, each decoded once and its look kept on disk."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[ImageData, Box | None], np.ndarray] = {}
+        self._known, self._records = Ledger(), Records()
 
     def __call__(self, example: Example, box: Box | None = None) -> np.ndarray:
         """Return (WIDTH,) float32: a thumbnail row by row, then the shares of 64 colours, all in [0, 1].
@@ -38,10 +43,13 @@ class Looks:
         """
         if example.image is None:
             raise ValueError(f"example {example.id} has no image to look at")
-        key = example.image, box
-        if key not in self._known:
-            self._known[key] = _look(example.image, example.place, box)
-        return self._known[key]
+        image = example.image
+        key = key_of(str(image) if isinstance(image, Path) else image_digest(image), repr(box))
+        number = self._known.get(key)
+        if number < 0:
+            number = self._records.add(_look(image, example.place, box).tobytes())
+            self._known.setdefault(key, number)
+        return np.frombuffer(self._records[number], np.float32)
 
     def of(self, rows: Rows, regions: bool) -> np.ndarray:
         """Return (row, WIDTH): each row's image, or its region of it."""

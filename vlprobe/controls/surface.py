@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
 
 from vlprobe.controls.pixels import Looks
 from vlprobe.controls.rows import Rows, rows_of
 from vlprobe.controls.words import probe_words, words_of
 from vlprobe.digest import digest
+from vlprobe.examples import Examples
 from vlprobe.extraction import ImageDigests
 from vlprobe.listening import Heard, Layer, majority, on_test
-from vlprobe.pairing import one_target
 from vlprobe.probes.linear import Probed, probe_sets
 from vlprobe.types import SPLITS, Example, Modality, Task
 
@@ -35,7 +39,7 @@ class Surface:
     """The task."""
     seed: int
     """The seed that drew the parts and the pairing."""
-    parts: Mapping[str, Rows]
+    parts: Mapping[str, Examples]
     """Train and validation as the condition shows them that is trained on, test as that which is tested on."""
     looks: Looks
     """Of the images."""
@@ -53,20 +57,21 @@ class Surface:
         Raises:
             BadRow: an image cannot be opened.
         """
-        layer = Layer(self.task, self.seed, {name: self.parts[name].features() for name in SPLITS})
+        rows = {name: rows_of(self.parts[name]) for name in SPLITS}
+        layer = Layer(self.task, self.seed, {name: rows[name].features() for name in SPLITS})
         if self.control == "majority":
             return majority(layer)
-        probed = self._pixels(layer) if self.control == "pixels" else self._words(layer)
+        probed = self._pixels(layer, rows) if self.control == "pixels" else self._words(layer, rows)
         return on_test(layer, "", layer.kind.__name__.lower(), probed)
 
-    def _pixels(self, layer: Layer) -> Probed:
-        train, validation, test = (self.looks.of(self.parts[name], self.task.unit == "region") for name in SPLITS)
+    def _pixels(self, layer: Layer, rows: Mapping[str, Rows]) -> Probed:
+        train, validation, test = (self.looks.of(rows[name], self.task.unit == "region") for name in SPLITS)
         return probe_sets(layer.kind, (train, validation, test), [layer.labels("")])[0]
 
-    def _words(self, layer: Layer) -> Probed:
-        whole = self.task.unit != "word" or one_target(self.task)
+    def _words(self, layer: Layer, rows: Mapping[str, Rows]) -> Probed:
+        whole = self.task.unit != "word" or self.task.facts.one_target
         grams = 2 if self.control == "n-grams" else 1
-        train, validation, test = (words_of(self.parts[name], whole, grams) for name in SPLITS)
+        train, validation, test = (words_of(rows[name], whole, grams) for name in SPLITS)
         return probe_words((train, validation, test), layer.labels(""), layer.kind.metric)
 
 
@@ -78,16 +83,27 @@ class Shown:
     """The task."""
     seed: int
     """Drew parts and pairing."""
-    part: Mapping[str, str]
-    """Example id -> train, validation or test."""
-    trained: Sequence[Example]
-    """As A shows them."""
-    tested: Sequence[Example]
-    """As B shows them."""
+    part: np.ndarray
+    """(example,) uint8: index into `SPLITS`."""
+    trained: Examples
+    """(example,) as A shows them."""
+    tested: Examples
+    """(example,) as B shows them."""
+
+    @cached_property
+    def sides(self) -> set[Modality]:
+        """Text, image: what is there in every example on both sides."""
+        both = (self.trained,) if self.tested is self.trained else (self.trained, self.tested)
+        found: set[Modality] = {"text", "image"}
+        for example in chain(*both):
+            found = {side for side in found if getattr(example, side) is not None}
+            if not found:
+                break
+        return found
 
     def shows(self, side: Modality | None) -> bool:
         """Say whether text or image is there in every example on both sides."""
-        return side is None or all(getattr(e, side) is not None for e in (*self.trained, *self.tested))
+        return side is None or side in self.sides
 
 
 def surfaces(controls: Sequence[str], shown: Shown, images: ImageDigests, looks: Looks) -> dict[str, Surface]:
@@ -103,13 +119,13 @@ def surfaces(controls: Sequence[str], shown: Shown, images: ImageDigests, looks:
     parts = {}
     for name in SPLITS:
         examples = shown.tested if name == "test" else shown.trained
-        parts[name] = rows_of([example for example in examples if shown.part[example.id] == name])
+        parts[name] = examples.take(np.flatnonzero(shown.part == SPLITS.index(name)))
     return {
         name: Surface(name, shown.task, shown.seed, parts, looks, _key(name, shown, parts, images)) for name in known
     }
 
 
-def _key(control: str, shown: Shown, parts: Mapping[str, Rows], images: ImageDigests) -> str:
+def _key(control: str, shown: Shown, parts: Mapping[str, Examples], images: ImageDigests) -> str:
     side = MADE_OF[control]
 
     def content(example: Example) -> list[object]:
@@ -123,11 +139,10 @@ def _key(control: str, shown: Shown, parts: Mapping[str, Rows], images: ImageDig
         # A word task asks about the whole image: where the word stood is nothing to go by.
         return [*named, images(example), *([example.boxes, which] if shown.task.unit == "region" else [])]
 
-    rows = {part: [content(example) for example in _once(each.examples)] for part, each in parts.items()}
+    rows = {
+        part: (content(example) for example in examples if any(target is not None for target in example.target))
+        for part, examples in parts.items()
+    }
     task = shown.task
-    return digest(VERSION, control, task.name, bool(task.classes), task.unit, one_target(task), shown.seed, rows)
-
-
-def _once(examples: Sequence[Example]) -> list[Example]:
-    """Return examples without those that follow themselves."""
-    return [example for i, example in enumerate(examples) if not i or example is not examples[i - 1]]
+    one_target = task.facts.one_target
+    return digest(VERSION, control, task.name, bool(task.classes), task.unit, one_target, shown.seed, rows)

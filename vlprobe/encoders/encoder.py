@@ -107,6 +107,11 @@ class Profile:
     masks: bool
     """As in `Encoder`."""
 
+    @property
+    def streams(self) -> set[str]:
+        """Streams that its layers are of."""
+        return {layer.partition(".")[0] for layer in self.layers}
+
 
 def profile(encoder: Encoder) -> Profile:
     """Return what is known of an encoder; nothing of it leads back to its network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,22 +13,23 @@ import numpy as np
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.extraction.jobs import Asked, jobs
+from vlprobe.extraction.passes import Forward, Passes, forwards, lacking, layers_of, missing
 from vlprobe.extraction.questions import (
     Extraction,
-    Forward,
     ImageDigests,
-    forwards,
-    lacking,
-    layers_of,
-    missing,
-    numbers_of,
+    Put,
+    Questions,
+    addressed,
+    put,
+    reads,
     request,
     sections,
 )
+from vlprobe.ledger import KEY, keys_of
 from vlprobe.pairing import obstacle, pair
 from vlprobe.pooling import POOLINGS, check_pooling
 from vlprobe.store import Store
-from vlprobe.types import FULL, Features, Numbers, Task
+from vlprobe.types import FULL, Features, Numbers, Target, Task
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder, Profile
@@ -37,6 +39,9 @@ __all__ = [
     "Extraction",
     "Forward",
     "ImageDigests",
+    "Passes",
+    "Put",
+    "addressed",
     "compute",
     "extract",
     "features",
@@ -45,7 +50,8 @@ __all__ = [
     "layers_of",
     "left_out",
     "missing",
-    "numbers_of",
+    "put",
+    "reads",
     "request",
 ]
 
@@ -88,14 +94,16 @@ def left_out(encoder: Encoder | Profile, extraction: Extraction, store: Store, b
     Raises:
         BadRow: there is one, under `bad_rows="error"`: kept by an earlier run that was told to skip.
     """
-    why: dict[tuple[str, str], str] = {}
-    for section, names in extraction.sections.items():
-        why |= {(section, name): text for name, text in store.skipped(extraction.home, section, names).items()}
     lines: dict[str, None] = {}
     for stream, questions in extraction.sides.items():
         reader = f"{encoder.name}, layers of {stream}" if stream else encoder.name
-        for question in questions:
-            problem = why.get((question.section, question.name))
+        why = {section: store.skipped(extraction.home, section) for section in questions.kinds}
+        refused = [bytes.fromhex(name) for names in why.values() for name in names]
+        if not refused:
+            continue
+        for place in np.flatnonzero(np.isin(keys_of(questions.names), np.array(refused, KEY))).tolist():
+            question = questions[place]
+            problem = why[question.section].get(question.name)
             if problem is None:
                 continue
             if bad_rows == "error":
@@ -121,15 +129,17 @@ def features(extraction: Extraction, store: Readable, layer: str) -> Features:
     """
     questions = extraction.of(layer)
     blocks: list[np.ndarray] = []
-    place: dict[tuple[str, str], tuple[int, int]] = {}
+    first, last = np.zeros(len(questions), np.int64), np.zeros(len(questions), np.int64)
     units: list[np.ndarray] = []
     done = 0
-    for section, names in sections(questions).items():
-        X, owner, unit = store.read(extraction.home, section, layer, names)
+    for section, names in sections([questions]).items():
+        X, owner, unit = store.read(extraction.home, section, layer, [name.tobytes().hex() for name in names])
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=len(names))
-        first = done + np.append(order, 0)[np.cumsum(counts) - counts]  # where its rows start, if it has any
-        place |= {(section, name): (first[n], first[n] + counts[n]) for n, name in enumerate(names)}
+        start = done + np.append(order, 0)[np.cumsum(counts) - counts]  # where its rows start, if it has any
+        mine = np.flatnonzero(questions.kind == questions.kinds.index(section))
+        place = np.searchsorted(keys_of(names), keys_of(questions.names[mine]))
+        first[mine], last[mine] = start[place], (start + counts)[place]
         if len(X):
             blocks.append(X)
             units.append(unit)
@@ -137,22 +147,30 @@ def features(extraction: Extraction, store: Readable, layer: str) -> Features:
     if not blocks:
         raise DataError(f"layer {layer}: no example is left; all were left out as bad rows")
     X, unit = _joined(blocks), np.concatenate(units)
-    spans = [place[question.section, question.name] for question in questions]
-    rows = np.concatenate([np.arange(first, last) for first, last in spans])
-    owners = np.repeat(np.arange(len(questions)), [last - first for first, last in spans])
+    counts = last - first
+    owners = np.repeat(np.arange(len(questions)), counts)
+    rows = np.arange(len(owners)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
     if len(rows) != len(X) or (rows != np.arange(len(X))).any():
         X, unit = X[rows], unit[rows]
-    examples = [questions[i].example for i in owners]
     index = unit.astype(np.int32)
+    ids, groups, targets = _answers(questions)
     return Features(
         layer=layer,
         X=X,
-        y=np.array([example.target[k] for example, k in zip(examples, index, strict=True)]),
-        group=np.array([example.group for example in examples]),
-        id=np.array([example.id for example in examples]),
+        y=np.array([targets[i][k] for i, k in zip(owners.tolist(), index.tolist(), strict=True)]),
+        group=groups[owners],
+        id=ids[owners],
         index=index,
         key=digest(extraction.pairs, layer),
     )
+
+
+@lru_cache(maxsize=2)
+def _answers(questions: Questions) -> tuple[np.ndarray, np.ndarray, list[tuple[Target, ...]]]:
+    """Return (example,) ids, groups and targets: the same for all layers, whose probes need them all at once."""
+    examples = list(questions.examples)
+    ids, groups = np.array([example.id for example in examples]), np.array([example.group for example in examples])
+    return ids, groups, [example.target for example in examples]
 
 
 def _joined(blocks: Sequence[np.ndarray]) -> np.ndarray:

@@ -12,7 +12,8 @@ import torch
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.exact import precision
-from vlprobe.extraction.questions import Forward, Question, lacking
+from vlprobe.extraction.passes import Forward, lacking
+from vlprobe.extraction.questions import Question
 from vlprobe.pooling import Pooled, pool
 from vlprobe.store import Section, Store
 from vlprobe.types import Hidden, Numbers

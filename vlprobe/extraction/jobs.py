@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from vlprobe.digest import digest
-from vlprobe.extraction.questions import Extraction, Forward, chunks, forwards
+from vlprobe.extraction import passes
+from vlprobe.extraction.passes import Forward, Passes, forwards
+from vlprobe.extraction.questions import Extraction
 from vlprobe.store import Store
 from vlprobe.types import Numbers
 
@@ -56,11 +58,40 @@ class Job:
     """The inputs."""
 
 
-def jobs(asked: Asked, extractions: Sequence[Extraction]) -> list[Job]:
+class Jobs(Sequence[Job]):
+    """Jobs, each made when it is asked for.
+
+    Args:
+        where: of each, the model, its address, all its inputs, and the first of the chunk.
+    """
+
+    def __init__(self, where: Sequence[tuple[Asked, str, Passes, int]]) -> None:
+        self._where = where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    @overload
+    def __getitem__(self, at: int) -> Job: ...
+    @overload
+    def __getitem__(self, at: slice) -> Jobs: ...
+    def __getitem__(self, at: int | slice) -> Job | Jobs:
+        if isinstance(at, slice):
+            return Jobs(self._where[at])
+        asked, home, every, start = self._where[at]
+        return Job(asked, home, every[start : start + passes.CHUNK])
+
+    def __add__(self, others: Jobs) -> Jobs:
+        """Return these and then those."""
+        return Jobs([*self._where, *others._where])
+
+
+def jobs(asked: Asked, extractions: Sequence[Extraction]) -> Jobs:
     """Return the jobs of one model: always the same ones for the same study, whatever the store holds already."""
     if not extractions:
-        return []
-    return [Job(asked, extractions[0].home, chunk) for chunk in chunks(forwards(extractions))]
+        return Jobs(())
+    every = forwards(extractions)
+    return Jobs([(asked, extractions[0].home, every, start) for start in range(0, len(every), passes.CHUNK)])
 
 
 class Shelf:

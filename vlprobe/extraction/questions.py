@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import overload
+
+import numpy as np
 
 from vlprobe.digest import digest, image_digest
 from vlprobe.encoders.encoder import Encoder, Profile, profile
+from vlprobe.examples import Examples
 from vlprobe.images import open_image
+from vlprobe.ledger import Ledger, key_of, keys_of
 from vlprobe.pairing import show
 from vlprobe.pooling import SIDES
-from vlprobe.store import Store
-from vlprobe.types import FULL, Example, ImageData, Modality, Numbers, Unit
+from vlprobe.records import Records
+from vlprobe.types import FULL, Example, Modality, Numbers, Unit
 
 VERSION = 2
 """Part of every address: raise it when the same input would no longer give the same features."""
-CHUNK = 512
-"""Inputs that are run and written together: what a killed run can lose."""
 LENGTH = 32
 """Hexadecimal digits of a question's address."""
 
 
-class ImageDigests:
-    """sha256 of images, each file read and decoded once: so a damaged file is found before a model runs."""
+class ImageDigests(Mapping[str, str]):
+    """sha256 of images, each read and decoded once: so a damaged one is found before a model runs.
+
+    As a mapping: file -> digest, of all image files asked for so far.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[ImageData, str] = {}
+        self._known, self._files = Ledger(), Records()
 
     def __call__(self, example: Example) -> str:
         """Return the digest of an example's image, empty for none.
@@ -38,14 +45,36 @@ class ImageDigests:
         image = example.image
         if image is None:
             return ""
-        if image not in self._known:
+        if isinstance(image, Path):
+            return self._of_file(image, example.place)
+        sha256 = image_digest(image)
+        key = key_of("", sha256)
+        if key not in self._known:
             open_image(image, example.place)
-            self._known[image] = image_digest(image)
-        return self._known[image]
+            self._known.setdefault(key, 0)
+        return sha256
 
-    def files(self) -> dict[str, str]:
-        """Return file -> digest of all image files asked for so far."""
-        return {str(path): known for path, known in self._known.items() if isinstance(path, Path)}
+    def _of_file(self, path: Path, place: str) -> str:
+        key = key_of(str(path))
+        number = self._known.get(key)
+        if number < 0:
+            open_image(path, place)
+            sha256 = image_digest(path)
+            self._known.setdefault(key, self._files.add(sha256.encode() + os.fsencode(path)))
+            return sha256
+        return self._files[number][:64].decode()
+
+    def __getitem__(self, file: str) -> str:
+        number = self._known.get(key_of(file))
+        if number < 0:
+            raise KeyError(file)
+        return self._files[number][:64].decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return (os.fsdecode(self._files[number][64:]) for number in range(len(self._files)))
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +91,56 @@ class Question:
     """Unit, pooling and modalities: `word:first:text+image`. Rows of one section have the same layers."""
 
 
+@dataclass(frozen=True, eq=False)
+class Questions(Sequence[Question]):
+    """What is asked of one stream of a model, a question an example; each is made when it is looked at.
+
+    What stays in memory of an example is 49 bytes, and 8 more for a word task.
+    """
+
+    examples: Examples
+    """(question,) as the model sees them."""
+    names: np.ndarray
+    """(question, 16) uint8: content addresses."""
+    inputs: np.ndarray
+    """(2, question, 16) uint8: content addresses of what the model is run on, their first halves and their second."""
+    kinds: tuple[str, ...]
+    """Sections, sorted."""
+    kind: np.ndarray
+    """(question,) uint8: index into `kinds`."""
+    asked: np.ndarray | None
+    """(question,) int32: how many units are asked about; None: one."""
+    words: np.ndarray | None
+    """(question,) uint64: equal where the words are, 0 where there are none; None: nowhere are any."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> Question: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Question]: ...
+    def __getitem__(self, at: int | slice) -> Question | list[Question]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        section = self.kinds[self.kind[at]]
+        name, run = self.names[at].tobytes().hex(), self.inputs[:, at].tobytes().hex()
+        return Question(self.examples[at], name, run, section)
+
+    def __iter__(self) -> Iterator[Question]:
+        return map(self.__getitem__, range(len(self)))
+
+    def addresses(self) -> Iterator[tuple[str, str]]:
+        """Yield (section, name) of every question, in their order."""
+        for kind, name in zip(self.kind, self.names, strict=True):
+            yield self.kinds[kind], name.tobytes().hex()
+
+
 @dataclass(frozen=True)
 class Extraction:
     """A task's examples under one condition, put to one model, pooled one way."""
 
-    sides: Mapping[str, tuple[Question, ...]]
+    sides: Mapping[str, Questions]
     """Stream -> (example,) what is asked of its layers; equal ones share a name. "" stands for all streams of a model;
     where they never meet, each is asked about what it reads itself."""
     unit: Unit
@@ -81,16 +155,11 @@ class Extraction:
     """Content address of which example was given which input: two conditions may share `key`, never this."""
 
     @property
-    def questions(self) -> list[Question]:
-        """Return what is asked, of all streams."""
-        return [question for questions in self.sides.values() for question in questions]
-
-    @property
-    def examples(self) -> list[Example]:
+    def examples(self) -> Examples:
         """Return (example,) the examples as the model, or its first stream, sees them."""
-        return [question.example for question in next(iter(self.sides.values()))]
+        return next(iter(self.sides.values())).examples
 
-    def of(self, layer: str) -> tuple[Question, ...]:
+    def of(self, layer: str) -> Questions:
         """Return (example,) what is asked of a layer."""
         return self.sides["" if "" in self.sides else layer.partition(".")[0]]
 
@@ -98,18 +167,17 @@ class Extraction:
         """Say whether a layer's stream is given anything."""
         return "" in self.sides or layer.partition(".")[0] in self.sides
 
-    @property
-    def sections(self) -> dict[str, list[str]]:
-        """Return section -> its distinct questions, sorted."""
-        return sections(self.questions)
 
+@dataclass(frozen=True)
+class Put:
+    """What is asked of models that read alike."""
 
-def sections(questions: Iterable[Question]) -> dict[str, list[str]]:
-    """Return section -> the distinct questions of it, sorted."""
-    found: dict[str, set[str]] = {}
-    for question in questions:
-        found.setdefault(question.section, set()).add(question.name)
-    return {section: sorted(names) for section, names in sorted(found.items())}
+    sides: Mapping[str, Questions]
+    """As in `Extraction`."""
+    unit: Unit
+    """As in `Extraction`."""
+    how: str
+    """As in `Extraction`."""
 
 
 def request(
@@ -134,20 +202,59 @@ def request(
         BadRow: an image cannot be opened.
     """
     known = encoder if isinstance(encoder, Profile) else profile(encoder)
-    seen = [show(example, known.modalities) for example in examples]
+    return addressed(known, put(known, examples, unit, how, images), numbers)
+
+
+def put(known: Profile, examples: Sequence[Example], unit: Unit, how: str, images: ImageDigests) -> Put:
+    """Return what is asked: the same for all models that read alike (`reads`); see `request`."""
+    seen = Examples.of(examples).changed(partial(show, modalities=known.modalities))
     if unit == "word" and not any(example.words for example in seen):
         unit, how = "input", "auto"  # one target each, asked of the image: see `show`
     apart = _towers(known, seen, how)
     sides = {
-        stream: tuple(_question(show(example, (side,)), unit, how, images) for example in seen)
+        stream: _questions(seen.changed(partial(show, modalities=(side,))), unit, how, images)
         for stream, side in apart.items()
-    } or {"": tuple(_question(example, unit, how, images) for example in seen)}
+    } or {"": _questions(seen, unit, how, images)}
+    return Put(sides, unit, how)
+
+
+def reads(known: Profile) -> tuple[object, ...]:
+    """Return what `put` depends on of a model: models that agree in it are asked the same."""
+    return tuple(known.modalities), tuple(known.towers.items()), tuple(sorted(known.streams))
+
+
+def addressed(known: Profile, asked: Put, numbers: Numbers = FULL) -> Extraction:
+    """Return an extraction of one of the models that something is put to; see `request`."""
     used = [dict(known.usage)] if known.usage else []
     home = digest(VERSION, known.revision, known.family, numbers.run, numbers.kept, *used)
-    names = [(question.section, question.name) for questions in sides.values() for question in questions]
     # By content, whatever the order: an image model's mismatch is the same extraction.
-    key = digest(home, unit, how, sorted(set(names)))
-    return Extraction(sides, unit, how, home, key, digest(key, names))
+    key = digest(home, asked.unit, asked.how, _distinct(asked.sides.values()))
+    every = ([*address] for questions in asked.sides.values() for address in questions.addresses())
+    return Extraction(asked.sides, asked.unit, asked.how, home, key, digest(key, every))
+
+
+def _distinct(sides: Iterable[Questions]) -> Iterator[list[str]]:
+    """Yield [section, name] of the distinct questions, sorted."""
+    for section, names in sections(sides).items():
+        for name in names:
+            yield [section, name.tobytes().hex()]
+
+
+def sections(sides: Iterable[Questions]) -> dict[str, np.ndarray]:
+    """Return section -> (question, 16) uint8: the distinct questions of it, sorted."""
+    found: dict[str, list[np.ndarray]] = {}
+    for questions in sides:
+        for kind, section in enumerate(questions.kinds):
+            alone = len(questions.kinds) == 1
+            found.setdefault(section, []).append(questions.names if alone else questions.names[questions.kind == kind])
+    return {section: _sorted(names) for section, names in sorted(found.items())}
+
+
+def _sorted(names: Sequence[np.ndarray]) -> np.ndarray:
+    keys = np.sort(keys_of(names[0] if len(names) == 1 else np.concatenate(names)))
+    new = np.ones(len(keys), bool)
+    new[1:] = keys[1:] != keys[:-1]
+    return (keys if new.all() else keys[new]).view(np.uint8).reshape(-1, LENGTH // 2)
 
 
 def _towers(encoder: Profile, seen: Sequence[Example], how: str) -> dict[str, Modality]:
@@ -155,7 +262,7 @@ def _towers(encoder: Profile, seen: Sequence[Example], how: str) -> dict[str, Mo
 
     A stream that some examples have nothing for, or that a pooling has no positions in, is not asked.
     """
-    if set(encoder.towers) != {layer.partition(".")[0] for layer in encoder.layers}:
+    if set(encoder.towers) != encoder.streams:
         return {}
     reads = SIDES.get(how)
     return {
@@ -165,91 +272,24 @@ def _towers(encoder: Profile, seen: Sequence[Example], how: str) -> dict[str, Mo
     }
 
 
-def numbers_of(encoder: Encoder | Profile, question: Question) -> int:
-    """Return how many numbers a question's rows hold, those of all layers that are given anything."""
-    rows = sum(target is not None for target in question.example.target)
-    idle = {stream for stream, side in encoder.towers.items() if getattr(question.example, side) is None}
-    return rows * sum(size for layer, size in encoder.layers.items() if layer.partition(".")[0] not in idle)
-
-
-def _question(example: Example, unit: Unit, how: str, images: ImageDigests) -> Question:
-    asked = [k for k, target in enumerate(example.target) if target is not None]
-    picture = images(example)
-    name = digest(example.text, picture, example.words, example.boxes, asked)[:LENGTH]
-    given = [side for side, there in (("text", example.text), ("image", example.image)) if there is not None]
-    section = sys.intern(":".join((unit, how, "+".join(given) or "nothing")))
-    return Question(example, name, digest(example.text, picture, example.boxes), section)
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """One input of a model, and the questions that its states answer."""
-
-    example: Example
-    """What is run."""
-    name: str
-    """Content address."""
-    questions: tuple[Question, ...]
-    """Distinct in section and name."""
-
-
-def forwards(extractions: Iterable[Extraction]) -> list[Forward]:
-    """Return the distinct inputs of one model, each with all that is asked of it, in the order of their names.
-
-    Tasks that share inputs share their forward passes. Words are found while a text is read, so that questions about
-    other cuts of one text into words need a pass of their own; a question on the whole input goes along with any.
-    """
-    wanted: dict[str, dict[tuple[str, str], Question]] = {}
-    for extraction in extractions:
-        for question in extraction.questions:
-            wanted.setdefault(question.input, {}).setdefault((question.section, question.name), question)
-    found = []
-    for name, questions in sorted(wanted.items()):
-        by_words: dict[tuple[tuple[int, int], ...], list[Question]] = {}
-        for _, question in sorted(questions.items()):
-            by_words.setdefault(question.example.words, []).append(question)
-        wordless = by_words.pop((), [])
-        for number, (words, asked) in enumerate(sorted(by_words.items()) or [((), [])]):
-            together = (*asked, *(wordless if not number else ()))
-            found.append(Forward(_bare(together[0].example), digest(name, words), together))
-    return found
-
-
-def _bare(example: Example) -> Example:
-    """Return an example without its answers: what is run must not know them."""
-    return replace(example, target=())
-
-
-def chunks(passes: Sequence[Forward]) -> list[Sequence[Forward]]:
-    """Return the units of work: the same study always has the same ones, whatever the store holds already."""
-    return [passes[start : start + CHUNK] for start in range(0, len(passes), CHUNK)]
-
-
-def lacking(home: str, passes: Sequence[Forward], store: Store) -> list[Forward]:
-    """Return the passes that some question still waits for, with just the questions that wait."""
-    found = []
-    for each in passes:
-        waiting = tuple(q for q in each.questions if q.name not in store.held(home, q.section))
-        if waiting:
-            found.append(replace(each, questions=waiting))
-    return found
-
-
-def missing(extractions: Iterable[Extraction], store: Store) -> int:
-    """Return the number of inputs that one model would still be run on."""
-    asked = list(extractions)
-    return len(lacking(asked[0].home, forwards(asked), store)) if asked else 0
-
-
-def layers_of(extraction: Extraction, store: Store) -> Mapping[str, str]:
-    """Return layer -> how it was pooled, for every layer that the unit could be pooled from, whatever the example.
-
-    Empty as long as the store holds none of it.
-    """
-    poolable: dict[str, str] = {}
-    for questions in extraction.sides.values():
-        found = [layers for section in sections(questions) if (layers := store.layers(extraction.home, section))]
-        if not found:
-            return {}
-        poolable |= {layer: how for layer, how in found[0].items() if all(layer in layers for layers in found)}
-    return poolable
+def _questions(examples: Examples, unit: Unit, how: str, images: ImageDigests) -> Questions:
+    count = len(examples)
+    names, inputs = np.empty((count, LENGTH // 2), np.uint8), np.empty((2, count, 16), np.uint8)
+    kind, asked, words = np.empty(count, np.uint8), np.empty(count, np.int32), np.zeros(count, np.uint64)
+    kinds: dict[str, int] = {}
+    for i, example in enumerate(examples):
+        units = [k for k, target in enumerate(example.target) if target is not None]
+        picture = images(example)
+        name = digest(example.text, picture, example.words, example.boxes, units)
+        names[i] = np.frombuffer(bytes.fromhex(name[:LENGTH]), np.uint8)
+        run = bytes.fromhex(digest(example.text, picture, example.boxes))
+        inputs[:, i] = np.frombuffer(run, np.uint8).reshape(2, 16)
+        given = [side for side, there in (("text", example.text), ("image", example.image)) if there is not None]
+        kind[i] = kinds.setdefault(":".join((unit, how, "+".join(given) or "nothing")), len(kinds))
+        asked[i] = len(units)
+        if example.words:
+            words[i] = int.from_bytes(key_of(str(example.words))[:8], "big") | 1
+    order = sorted(kinds)
+    kind = np.array([order.index(section) for section in kinds], np.uint8)[kind] if count else kind
+    one, wordless = bool((asked == 1).all()), not words.any()
+    return Questions(examples, names, inputs, tuple(order), kind, None if one else asked, None if wordless else words)

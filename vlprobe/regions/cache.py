@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import fields
@@ -12,6 +11,7 @@ import numpy as np
 
 from vlprobe.digest import digest, image_digest
 from vlprobe.errors import DataError
+from vlprobe.records import cache
 from vlprobe.regions.checks import checked
 from vlprobe.regions.npz import read_arrays, write_arrays
 from vlprobe.regions.source import RegionSource
@@ -23,8 +23,7 @@ HELD = 256 * 2**20
 
 def default_folder() -> Path:
     """Return `$VLPROBE_CACHE/regions`, or `~/.cache/vlprobe/regions` where that is not set."""
-    root = os.environ.get("VLPROBE_CACHE", "").strip()
-    return (Path(root) if root else Path.home() / ".cache" / "vlprobe") / "regions"
+    return cache() / "regions"
 
 
 class CachedRegions(RegionSource):

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 
 from vlprobe.cells import Cell
 from vlprobe.errors import DataError
-from vlprobe.extraction import Extraction, features
-from vlprobe.extraction.questions import layers_of, missing
+from vlprobe.extraction import Extraction, features, layers_of, missing
 from vlprobe.pairing import read_condition
 from vlprobe.store import Store
 from vlprobe.study import Study

@@ -10,7 +10,7 @@ import numpy as np
 from vlprobe.cells import Cell
 from vlprobe.digest import digest, generator
 from vlprobe.errors import DataError
-from vlprobe.extraction import features, layers_of
+from vlprobe.extraction import features, layers_of, missing
 from vlprobe.results import Results
 from vlprobe.similarity.alike import Alike, AllAlike, LayerOf, read_similarity, write_similarity
 from vlprobe.similarity.cka import biased_cka, cka
@@ -89,10 +89,8 @@ def _held(cell: Cell, store: Store) -> list[str]:
         DataError: some are not.
     """
     extraction = cell.tested
-    for section, names in extraction.sections.items():
-        held = store.held(extraction.home, section)
-        if any(name not in held for name in names):
-            raise DataError("the store no longer holds its representations")
+    if missing([extraction], store):
+        raise DataError("the store no longer holds its representations")
     poolable = layers_of(extraction, store)
     return [layer for layer in cell.layers if layer in poolable]
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from vlprobe.digest import digest
+from vlprobe.records import cache
+from vlprobe.store.index import Index
 from vlprobe.store.shard import FORMAT, Damaged, Outdated, Section, Shard, write_shard
 
 __all__ = ["Damaged", "Outdated", "Section", "Shard", "Store", "default_folder"]
@@ -36,8 +38,7 @@ Found = tuple[Shard, np.ndarray, np.ndarray, np.ndarray]
 
 def default_folder() -> Path:
     """Return `$VLPROBE_CACHE/features`, or `~/.cache/vlprobe/features` where that is not set."""
-    root = os.environ.get("VLPROBE_CACHE", "").strip()
-    return (Path(root) if root else Path.home() / ".cache" / "vlprobe") / "features"
+    return cache() / "features"
 
 
 class Store:
@@ -50,7 +51,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._opened: dict[str, dict[Path, Shard]] = {}
-        self._held: dict[tuple[str, str], dict[str, tuple[Shard, int]]] = {}
+        self._held: dict[tuple[str, str], Index] = {}
         self._found: tuple[tuple[str, str, tuple[str, ...]] | None, Sequence[Found]] = (None, [])
 
     def path(self, home: str, shard: str) -> Path:
@@ -120,16 +121,35 @@ class Store:
         self._found = (None, [])
         for (whose, section), known in self._held.items():  # added to, not made anew
             if whose == home:
-                _index(shard, section, known)
+                self._add(home, shard, section, known)
 
-    def held(self, home: str, section: str) -> Mapping[str, tuple[Shard, int]]:
-        """Return question -> the shard that answers it, and its place there; of several shards, the first by name."""
+    def held(self, home: str, section: str) -> Index:
+        """Return what is known of a section: which shard answers which question."""
         if (home, section) not in self._held:
-            known: dict[str, tuple[Shard, int]] = {}
-            for shard in self._shards(home):
-                _index(shard, section, known)
+            known = Index()
+            for shard in list(self._shards(home)):
+                self._add(home, shard, section, known)
             self._held[home, section] = known
         return self._held[home, section]
+
+    def holds(self, home: str, section: str, names: np.ndarray) -> np.ndarray:
+        """Return (question,) whether each is answered.
+
+        Args:
+            home: address of the model.
+            section: its name.
+            names: (question, 16) uint8: content addresses.
+        """
+        return self.held(home, section).find(names)[0] >= 0
+
+    def _add(self, home: str, shard: Shard, section: str, known: Index) -> None:
+        """Add a shard to an index; one that has become unreadable is removed."""
+        try:
+            known.add(shard, section)
+        except Damaged:
+            shard.path.unlink(missing_ok=True)
+            self._opened[home].pop(shard.path, None)
+            self._found = (None, [])
 
     def layers(self, home: str, section: str) -> dict[str, str]:
         """Return layer -> how it was pooled; empty where the home has no answer of this section."""
@@ -138,14 +158,15 @@ class Store:
                 return layers
         return {}
 
-    def skipped(self, home: str, section: str, questions: Sequence[str]) -> dict[str, str]:
-        """Return, of these questions, those that the model could not take -> why."""
-        found: dict[str, str] = {}
+    def skipped(self, home: str, section: str) -> dict[str, str]:
+        """Return the questions that the model could not take -> why."""
         known = self.held(home, section)
-        for question in questions:
-            if question in known and (why := known[question][0].skipped(section).get(question)) is not None:
-                found[question] = why
-        return found
+        return {
+            question: why
+            for shard in self._shards(home)
+            for question, why in shard.skipped(section).items()
+            if known[question][0] is shard
+        }
 
     def read(self, home: str, section: str, layer: str, questions: Sequence[str]) -> tuple[np.ndarray, ...]:
         """Return one layer's rows of some questions, shard by shard: to sort them would be to copy them.
@@ -163,12 +184,12 @@ class Store:
         Raises:
             Damaged: a shard is not what was written; it has been removed.
         """
-        found = self._find(home, section, questions)
-        asked = [each for each in found if layer in each[0].layers(section)]
-        if not asked:  # all its inputs were left out
-            return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int32)
-        owners, units = (np.concatenate([each[k] for each in asked]) for k in (2, 3))
         try:
+            found = self._find(home, section, questions)
+            asked = [each for each in found if layer in each[0].layers(section)]
+            if not asked:  # all its inputs were left out
+                return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int32)
+            owners, units = (np.concatenate([each[k] for each in asked]) for k in (2, 3))
             return self._rows(section, layer, [each[:2] for each in asked]), owners, units
         except Damaged as damaged:
             damaged.path.unlink(missing_ok=True)
@@ -180,15 +201,15 @@ class Store:
         key = home, section, tuple(questions)
         if self._found[0] != key:
             known = self.held(home, section)
-            by_shard: dict[Shard, list[int]] = {}
-            for number, question in enumerate(questions):
-                by_shard.setdefault(known[question][0], []).append(number)
+            of, inside = known.find(np.frombuffer(bytes.fromhex("".join(questions)), np.uint8).reshape(-1, 16))
+            if (of < 0).any():
+                raise KeyError(questions[int(np.argmin(of))])
+            order = np.argsort(of, kind="stable")
+            by_shard = np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
+            found = [(known.shard(int(of[numbers[0]])), numbers) for numbers in by_shard if len(numbers)]
             self._found = (
                 key,
-                [
-                    (shard, *_places(shard, section, numbers, [known[questions[number]][1] for number in numbers]))
-                    for shard, numbers in by_shard.items()
-                ],
+                [(shard, *_places(shard, section, numbers, inside[numbers])) for shard, numbers in found],
             )
         return self._found[1]
 
@@ -229,20 +250,13 @@ class Store:
         yield from (opened[path] for path in sorted(opened))
 
 
-def _index(shard: Shard, section: str, known: dict[str, tuple[Shard, int]]) -> None:
-    """Add the questions that a shard answers; of several shards, the first by name answers."""
-    for place, question in enumerate(shard.questions(section)):
-        if question not in known or shard.path < known[question][0].path:
-            known[question] = shard, place
-
-
 def _places(
-    shard: Shard, section: str, numbers: Sequence[int], places: Sequence[int]
+    shard: Shard, section: str, numbers: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (row,) places, owners and units of the rows of some questions of one shard."""
     start, unit = shard.rows(section)
     first = start[places]
-    counts = start[np.asarray(places) + 1] - first
+    counts = start[places + 1] - first
     ahead = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rows = np.arange(counts.sum()) + np.repeat(first - ahead, counts)
-    return rows, np.repeat(np.asarray(numbers), counts), unit[rows]
+    return rows, np.repeat(numbers, counts), unit[rows]

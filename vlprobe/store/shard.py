@@ -139,19 +139,26 @@ class Shard:
             raise Damaged(path, f"its header cannot be read ({error})") from None
         if max(ends, default=self._first) != self.size:
             raise Damaged(path, "it is longer or shorter than its header says")
-        self._questions = {
-            section: tuple(row.tobytes().hex() for row in self.read(section, "question")) for section in self._sections
-        }
-        self._rows = {section: (self.read(section, "start"), self.read(section, "unit")) for section in self._sections}
+        for section in self._sections:  # so that a damaged one is noticed here
+            self.addresses(section)
+            self.rows(section)
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Return the names of its sections."""
         return tuple(self._sections)
 
+    def addresses(self, section: str) -> np.ndarray:
+        """Return (question, 16) uint8: the questions of a section, none where it has no such section.
+
+        Raises:
+            Damaged: they are not what was written.
+        """
+        return self.read(section, "question") if section in self._sections else np.zeros((0, 16), np.uint8)
+
     def questions(self, section: str) -> tuple[str, ...]:
-        """Return (question,) the questions of a section, none where it has no such section."""
-        return self._questions.get(section, ())
+        """Return (question,) the same in hexadecimal digits."""
+        return tuple(row.tobytes().hex() for row in self.addresses(section))
 
     def layers(self, section: str) -> dict[str, str]:
         """Return layer -> how it was pooled."""
@@ -162,8 +169,12 @@ class Shard:
         return self._sections.get(section, {}).get("skipped", {})
 
     def rows(self, section: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return (question + 1,) where the rows of each question start, and (row,) their units."""
-        return self._rows[section]
+        """Return (question + 1,) where the rows of each question start, and (row,) their units.
+
+        Raises:
+            Damaged: they are not what was written.
+        """
+        return self.read(section, "start"), self.read(section, "unit")
 
     def shape(self, section: str, name: str) -> tuple[int, ...]:
         """Return the shape of one tensor."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from vlprobe.errors import BadRow
-from vlprobe.tasks.tables import read_text
+from vlprobe.tasks.tables import checked_text, lines_of
 from vlprobe.types import Source
 
 Column = Literal["upos", "xpos"]
@@ -50,26 +51,27 @@ def read_conllu(
     Raises:
         DataError: missing, or not UTF-8.
     """
-    text, source = read_text(path, shown)
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    source = checked_text(path, shown)
+    lines = (line.removesuffix("\r") for line in lines_of(path))
     return _sentences(lines, shown, column, on_bad_row), source
 
 
 def _sentences(
-    lines: list[str], shown: str, column: Column, on_bad_row: Callable[[BadRow], None]
+    lines: Iterable[str], shown: str, column: Column, on_bad_row: Callable[[BadRow], None]
 ) -> Iterator[Sentence]:
-    start = 0
-    for end, line in enumerate([*lines, ""]):
+    inside: list[str] = []
+    for end, line in enumerate(chain(lines, [""])):
         if line.strip():
+            inside.append(line)
             continue
         try:
-            sentence = _sentence(lines[start:end], start + 1, shown, column)
+            sentence = _sentence(inside, end - len(inside) + 1, shown, column)
         except BadRow as problem:
             on_bad_row(problem)
         else:
             if sentence:
                 yield sentence
-        start = end + 1
+        inside = []
 
 
 def _sentence(lines: list[str], first: int, shown: str, column: Column) -> Sentence | None:

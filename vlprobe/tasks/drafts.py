@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.settings import Settings
 from vlprobe.tasks.columns import AskedUnit, Columns, Question
-from vlprobe.tasks.rows import BadRowList, Draft, Names, grouped
+from vlprobe.tasks.rows import BadRowList, Draft, Gathered, Names
 from vlprobe.tasks.tables import Table
 from vlprobe.types import Level, Source, Task, Unit
 
@@ -61,7 +61,7 @@ class Drafts:
 
     def __init__(self, own: Asked, bad: BadRowList) -> None:
         self.own, self.bad, self.names = own, bad, Names()
-        self.held: dict[str, list[Draft]] = {}
+        self.gathered = Gathered()
         self.sources: list[Source] = []
 
     def add(self, table: Table, where: Where, named: Columns, folders: tuple[Path, ...] | None) -> None:
@@ -74,45 +74,39 @@ class Drafts:
             folders: that images may lie in; None: they are not read.
         """
         question = question_of(self.own, folders, self.names)
-        held = self.held.setdefault(where.called, [])
+        self.gathered.add(where.called, ())
         if table.columns:  # else not one row can be read: `made_task` says so
             columns = question.columns(named, table.columns, where.shown, split=where.part == "all")
             draft = partial(question.draft, columns=columns, split=where.part, prefix=where.prefix)
-            held += good(table.rows, draft, self.bad)
+            self.gathered.add(where.called, good(table.rows, draft, self.bad))
         self.sources.append(table.source)
 
     def task(self) -> Task:
         """Return the task, once its bad rows have been judged."""
         unit = self.own.unit
-        return made_task(self.own, "word" if unit == "mask" else unit, self.held, self.sources, self.bad)
+        return made_task(self.own, "word" if unit == "mask" else unit, self.gathered, self.sources, self.bad)
 
 
-def good(items: Iterable[Item], draft: Callable[[Item], Draft], bad: BadRowList) -> list[Draft]:
-    """Return the drafts of the items that can be used, noting the others."""
-    drafts = []
+def good(items: Iterable[Item], draft: Callable[[Item], Draft], bad: BadRowList) -> Iterator[Draft]:
+    """Yield the drafts of the items that can be used, noting the others."""
     for item in items:
         try:
-            drafts.append(draft(item))
+            yield draft(item)
         except BadRow as problem:
             bad.add(problem)
-    return drafts
 
 
-def made_task(
-    own: Own, unit: Unit, files: Mapping[str, Sequence[Draft]], sources: Sequence[Source], bad: BadRowList
-) -> Task:
+def made_task(own: Own, unit: Unit, gathered: Gathered, sources: Sequence[Source], bad: BadRowList) -> Task:
     """Return the task made of the drafts of every file, once its bad rows have been judged."""
-    skipped = bad.judge({file: len(drafts) for file, drafts in files.items()})
-    drafts = [draft for drafts in files.values() for draft in drafts]
-    targets = {target for draft in drafts for target in draft.example.target if target is not None}
-    if not targets:
-        raise DataError(f"task {own.name}: not one of its {len(drafts)} examples has a label")
+    skipped = bad.judge(gathered.count)
+    if not gathered.labelled:
+        raise DataError(f"task {own.name}: not one of its {sum(gathered.count.values())} examples has a label")
     return Task(
         name=own.name,
         level=own.level,
         unit=unit,
-        classes=tuple(sorted(target for target in targets if isinstance(target, str))),
-        splits=grouped(drafts),
+        classes=tuple(sorted(gathered.classes)),
+        splits=gathered.splits(),
         source=tuple(sources),
         revision=own.revision,
         licence=own.licence,

@@ -16,7 +16,7 @@ from vlprobe.tasks.conllu import Sentence, read_conllu
 from vlprobe.tasks.drafts import Asked, Drafts, Own, Where, good, made_task, question_of
 from vlprobe.tasks.folders import folder_draft, folder_images
 from vlprobe.tasks.hub import open_dataset
-from vlprobe.tasks.rows import BadRowList, BadRows, Draft, Names, plain
+from vlprobe.tasks.rows import BadRowList, BadRows, Draft, Gathered, Names, plain
 from vlprobe.tasks.shards import member_columns, shard_files
 from vlprobe.tasks.tables import Dialect, read_table
 from vlprobe.tasks.tar import read_tar
@@ -119,8 +119,7 @@ def _load_conllu(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
     own = parse(ConlluTask, spec, f"task {spec['name']}")
     if own.level != "language":
         raise StudyError(f"task {own.name}: a CoNLL-U file holds no images, so its level is language, not {own.level}")
-    names = Names()
-    drafts: dict[str, list[Draft]] = {}
+    names, gathered = Names(), Gathered()
     sources: list[Source] = []
     for part, shown in _files(own.conllu, f"task {own.name}, conllu").items():
         path = resolve_path(shown, folder)
@@ -128,8 +127,8 @@ def _load_conllu(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
         sources.append(source)
         prefix = path.stem if part == "all" else part
         draft = partial(_sentence_draft, part=part, prefix=prefix, names=names)
-        drafts[_called(shown, part)] = good(sentences, draft, bad)
-    return made_task(own, "word", drafts, sources, bad)
+        gathered.add(_called(shown, part), good(sentences, draft, bad))
+    return made_task(own, "word", gathered, sources, bad)
 
 
 def _sentence_draft(sentence: Sentence, part: str, prefix: str, names: Names) -> Draft:
@@ -145,8 +144,9 @@ def _load_folder(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
         raise StudyError(f"task {own.name}: a folder of images holds no text, so its level is vision, not {own.level}")
     root = _folder(own.image_folder, folder, "image_folder")
     images = folder_images(root, own.image_folder, bad.add)
-    drafts = {own.image_folder: good(images, partial(folder_draft, numbers=own.target == "number"), bad)}
-    return made_task(own, "input", drafts, [], bad)
+    gathered = Gathered()
+    gathered.add(own.image_folder, good(images, partial(folder_draft, numbers=own.target == "number"), bad))
+    return made_task(own, "input", gathered, [], bad)
 
 
 def _load_hub(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
@@ -154,14 +154,13 @@ def _load_hub(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
     wanted = own.splits.model_dump(exclude_none=True) if own.splits else None
     dataset = open_dataset(own.dataset, own.config, own.revision, wanted, folder)
     images = (_folder(own.images, folder, "images"),) if own.images else dataset.folders
-    question = question_of(own, images, Names())
-    drafts: dict[str, list[Draft]] = {}
+    question, gathered = question_of(own, images, Names()), Gathered()
     for part, table in dataset.parts.items():
         shown = f"{own.dataset} ({part})"
         columns = question.columns(own.columns, table.columns, shown, split=part == "all")
         rows = table.rows(columns.values())
-        drafts[shown] = good(rows, partial(question.draft, columns=columns, split=part, prefix=part), bad)
-    task = made_task(own, "word" if own.unit == "mask" else own.unit, drafts, [], bad)
+        gathered.add(shown, good(rows, partial(question.draft, columns=columns, split=part, prefix=part), bad))
+    task = made_task(own, "word" if own.unit == "mask" else own.unit, gathered, [], bad)
     return replace(task, revision=dataset.revision)
 
 

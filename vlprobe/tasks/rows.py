@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
+
 from vlprobe.errors import BadRow, DataError
+from vlprobe.examples import Examples, Kept, label_in, written
+from vlprobe.ledger import Ledger, key_of
+from vlprobe.records import Records
 from vlprobe.types import SPLITS, Example
 
 BadRows = Literal["error", "skip"]
 
 SHOWN = 5
 """So many bad rows are written out in an error; the rest is counted."""
+
+PARTS = (*SPLITS, "all")
+"""What a draft's split may be."""
+
+WIDEST = 96
+"""Bytes of the longest label, where labels are compared side by side."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -98,44 +111,107 @@ def plain(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def grouped(drafts: Sequence[Draft]) -> dict[str, tuple[Example, ...]]:
-    """Return the examples by split; each group is a connected component of the drafts over their ties."""
-    root = _components([draft.ties for draft in drafts])
-    names: dict[int, str] = {}
-    for draft, component in zip(drafts, root, strict=True):
-        names[component] = min(names.get(component, draft.label), draft.label)
-    splits: dict[str, list[Example]] = {}
-    for draft, component in zip(drafts, root, strict=True):
-        example = replace(draft.example, group=names[component], ties=draft.ties)
-        splits.setdefault(draft.split, []).append(example)
-    return {name: tuple(splits[name]) for name in (*SPLITS, "all") if name in splits}
+class Gathered:
+    """The drafts of a task, kept on disk as they come; its examples, once all are there."""
 
+    def __init__(self) -> None:
+        self.count: dict[str, int] = {}
+        """Drafts by file."""
+        self.classes: set[str] = set()
+        """Targets that are names."""
+        self.labelled = 0
+        """Drafts with a target."""
+        self._records, self._ties = Records(), Ledger()
+        self._part, self._parent = array("b"), array("i")
 
-def _components(ties: Sequence[tuple[tuple[str, str], ...]]) -> list[int]:
-    """Return for every item the number of its connected component (union-find with path halving)."""
-    parent = list(range(len(ties)))
+    def add(self, file: str, drafts: Iterable[Draft]) -> None:
+        """Take the drafts of one more file, or more of one."""
+        self.count.setdefault(file, 0)
+        for draft in drafts:
+            self.count[file] += 1
+            self._one(draft)
 
-    def find(i: int) -> int:
+    def _one(self, draft: Draft) -> None:
+        number = self._records.add(written(replace(draft.example, ties=draft.ties), draft.label))
+        self._part.append(PARTS.index(draft.split))
+        self._parent.append(number)
+        for tie in draft.ties:
+            # Union-find with path halving.
+            self._parent[self._find(number)] = self._find(self._ties.setdefault(key_of(*tie), number))
+        named = {target for target in draft.example.target if target is not None}
+        self.labelled += bool(named)
+        self.classes |= {target for target in named if isinstance(target, str)}
+
+    def _find(self, i: int) -> int:
+        parent = self._parent
         while parent[i] != i:
             parent[i] = parent[parent[i]]
             i = parent[i]
         return i
 
-    first: dict[tuple[str, str], int] = {}
-    for i, own in enumerate(ties):
-        for tie in own:
-            parent[find(i)] = find(first.setdefault(tie, i))
-    return [find(i) for i in range(len(ties))]
+    def splits(self) -> dict[str, Examples]:
+        """Return the examples by split; each group is a connected component of the drafts over their ties.
+
+        It is called by the smallest of its members' labels. Nothing can be added afterwards.
+        """
+        self._ties = Ledger()
+        leader = self._leaders()
+        leaders = np.unique(leader)
+        names = self._labels(leaders)
+        order = np.argsort(names, kind="stable")
+        place = np.empty(len(leaders), np.int32)
+        place[order] = _steps(names, order)
+        del names
+        part = np.frombuffer(self._part, np.int8)
+        origin = Kept(self._records, leader, place[np.searchsorted(leaders, leader)])
+        rows = {name: np.flatnonzero(part == i).astype(np.int32) for i, name in enumerate(PARTS)}
+        return {name: Examples(origin, found) for name, found in rows.items() if len(found)}
+
+    def _labels(self, rows: np.ndarray) -> np.ndarray:
+        """Return (row,) labels as UTF-8, which sorts as they do; where one is long, as objects."""
+        said = (label_in(self._records[row]).encode("utf-8", "surrogatepass") for row in rows)
+        widest = max((WIDEST if label.endswith(b"\0") else len(label) for label in said), default=0)
+        said = (label_in(self._records[row]).encode("utf-8", "surrogatepass") for row in rows)
+        return np.fromiter(said, np.dtype(f"S{max(widest, 1)}") if widest < WIDEST else object, len(rows))
+
+    def _leaders(self) -> np.ndarray:
+        """Return (draft,) int32: the member of its group whose label is the smallest."""
+        root = np.array(self._parent, np.int32)
+        while (root != root[root]).any():
+            root = root[root]
+        self._parent = array("i")
+        leader = np.arange(len(root), dtype=np.int32)
+        crowded = np.flatnonzero(np.bincount(root)[root] > 1) if len(root) else leader
+        crowded = crowded[np.argsort(root[crowded], kind="stable")]
+        for members in np.split(crowded, np.flatnonzero(np.diff(root[crowded])) + 1):
+            if len(members):
+                leader[members] = min(members.tolist(), key=lambda row: label_in(self._records[row]))
+        return leader
+
+
+def _steps(names: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return (name,) how many other names stand before each, in this order."""
+    found = np.zeros(len(order), np.int32)
+    for i, (before, here) in enumerate(pairwise(order), start=1):
+        found[i] = found[i - 1] + (names[before] != names[here])
+    return found
+
+
+def grouped(drafts: Iterable[Draft]) -> dict[str, Examples]:
+    """Return the examples of some drafts by split."""
+    gathered = Gathered()
+    gathered.add("", drafts)
+    return gathered.splits()
 
 
 class Names:
     """The ids that a task has given out so far, and where."""
 
     def __init__(self) -> None:
-        self._places: dict[str, str] = {}
+        self._taken, self._places = Ledger(), Records()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return key_of(name) in self._taken
 
     def take(self, name: str, place: str) -> str:
         """Return `name`, which is then taken.
@@ -143,7 +219,10 @@ class Names:
         Raises:
             BadRow: another row has it.
         """
-        if name in self._places:
-            raise BadRow(place, f"the id '{name}' is already that of {self._places[name]}; ids must be unique")
-        self._places[name] = place
+        number = len(self._places)
+        taken = self._taken.setdefault(key_of(name), number)
+        if taken < number:
+            other = self._places[taken].decode("utf-8", "surrogatepass")
+            raise BadRow(place, f"the id '{name}' is already that of {other}; ids must be unique")
+        self._places.add(place.encode("utf-8", "surrogatepass"))
         return name

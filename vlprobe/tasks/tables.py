@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from vlprobe.types import Source
 
 OnBadRow = Callable[[BadRow], None]
 
+PIECE = 2**20
+"""Bytes of a column of a Parquet table that are read at once."""
 AT_ONCE = 16
 """Rows of a Parquet table with embedded images that are in memory at once."""
 
@@ -45,7 +46,7 @@ class Dialect:
 
 
 def read_text(path: Path, shown: str) -> tuple[str, Source]:
-    r"""Return the text of a UTF-8 file (a byte order mark is dropped) and its source.
+    r"""Return the text of a small UTF-8 file (a byte order mark is dropped) and its source.
 
     Args:
         path: the file.
@@ -54,20 +55,9 @@ def read_text(path: Path, shown: str) -> tuple[str, Source]:
     Raises:
         DataError: missing, not readable, or not UTF-8; then with the number of the line.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{shown}: there is no such file ({path})") from None
-    except OSError as error:
-        raise DataError(f"{shown} cannot be read: {error}") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{shown}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file in the encoding UTF-8"
-        ) from None
-    return text, Source(str(path), hashlib.sha256(raw).hexdigest())
+    source = checked_text(path, shown)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return file.read(), source
 
 
 def read_table(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect | None = None) -> Table:
@@ -112,21 +102,64 @@ def require_columns(wanted: Mapping[str, str], columns: tuple[str, ...], shown: 
             raise DataError(f"{shown} has no column '{name}' (wanted for {use}){did_you_mean(name, columns)}")
 
 
-def _read_csv(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect) -> Table:
-    text, source = read_text(path, shown)
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=dialect.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ","),
-        quoting=csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE,
-        strict=True,
-    )
+def checked_text(path: Path, shown: str) -> Source:
+    """Return the source of a UTF-8 file, read through once and not kept.
+
+    Args:
+        path: the file.
+        shown: how messages call it.
+
+    Raises:
+        DataError: missing, not readable, or not UTF-8; then with the number of the line.
+    """
+    sha256 = hashlib.sha256()
     try:
-        header = next(reader, [])
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                sha256.update(line)
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{shown}, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; save the file in the "
+                        "encoding UTF-8"
+                    ) from None
+    except FileNotFoundError:
+        raise DataError(f"{shown}: there is no such file ({path})") from None
+    except OSError as error:
+        raise DataError(f"{shown} cannot be read: {error}") from None
+    return Source(str(path), sha256.hexdigest())
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file, each without its end: a line feed, not what else JSON allows inside a text."""
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for line in file:
+            yield line.removesuffix("\n")
+
+
+def _read_csv(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect) -> Table:
+    source = checked_text(path, shown)
+    settings: dict[str, Any] = {
+        "delimiter": dialect.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ","),
+        "quoting": csv.QUOTE_MINIMAL if dialect.quotes else csv.QUOTE_NONE,
+        "strict": True,
+    }
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file, **settings), [])
     except csv.Error as error:
         raise DataError(f"{shown}, row 1: the header cannot be parsed: {error}") from None
     if not any(name.strip() for name in header):
         raise DataError(f"{shown} is empty: its first row must hold the names of the columns")
-    return Table(tuple(header), _csv_rows(reader, header, shown, on_bad_row), source)
+
+    def rows() -> Iterator[Row]:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, **settings)
+            next(reader)
+            yield from _csv_rows(reader, header, shown, on_bad_row)
+
+    return Table(tuple(header), rows(), source)
 
 
 def _csv_rows(reader: Any, header: list[str], shown: str, on_bad_row: OnBadRow) -> Iterator[Row]:
@@ -156,10 +189,14 @@ def _reach(first: int, last: int) -> str:
 
 
 def _read_jsonl(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect) -> Table:
-    text, source = read_text(path, shown)
-    rows: list[Row] = []
-    # Not splitlines(): it would also cut at U+2028, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    source = checked_text(path, shown)
+    # Twice: every row may have a column that none before it had.
+    found = dict.fromkeys(name for row in _json_rows(path, shown, lambda problem: None) for name in row.values)
+    return Table(tuple(found), _json_rows(path, shown, on_bad_row), source)
+
+
+def _json_rows(path: Path, shown: str, on_bad_row: OnBadRow) -> Iterator[Row]:
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         place = f"{shown}, row {number}"
@@ -169,11 +206,9 @@ def _read_jsonl(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect) 
             on_bad_row(BadRow(place, f"is not valid JSON: {error}"))
             continue
         if isinstance(values, dict):
-            rows.append(Row(place, number, values))
+            yield Row(place, number, values)
         else:
             on_bad_row(BadRow(place, f"must be a JSON object {{...}}, found {type(values).__name__}"))
-    columns = dict.fromkeys(name for row in rows for name in row.values)
-    return Table(tuple(columns), iter(rows), source)
 
 
 def _read_parquet(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect) -> Table:
@@ -183,7 +218,7 @@ def _read_parquet(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect
     from vlprobe.digest import file_digest
 
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, buffer_size=PIECE)  # else a row group's column is read at once
         columns = tuple(file.schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{shown} cannot be read as Parquet: {error}") from None

@@ -11,11 +11,12 @@ import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vlprobe.errors import BadRow, DataError
+from vlprobe.records import Records
 from vlprobe.stored import Span, StoredImage
 from vlprobe.tasks.folders import IGNORED
 from vlprobe.tasks.rows import Row
@@ -56,15 +57,35 @@ def read_tar(path: Path, shown: str, on_bad_row: OnBadRow) -> Table:
             _check_start(file.read(6), path, shown)
             file.seek(0)
             forward = _Forward(file, path.stat().st_size)
-            rows = list(_rows(forward, path, shown, on_bad_row))
+            columns: dict[str, None] = {}
+            kept = Records()
+            for row in _rows(forward, path, shown, on_bad_row):
+                columns |= dict.fromkeys(row.values)
+                kept.add(_written(row))
             sha256 = forward.finish()
     except FileNotFoundError:
         raise DataError(f"{shown}: there is no such file ({path})") from None
     except OSError as error:
         raise DataError(f"{shown} cannot be read: {error}") from None
-    return Table(
-        tuple(dict.fromkeys(name for row in rows for name in row.values)), iter(rows), Source(str(path), sha256)
-    )
+    rows = (_read(kept[number], path) for number in range(len(kept)))
+    return Table(tuple(columns), rows, Source(str(path), sha256))
+
+
+def _written(row: Row) -> bytes:
+    """Return a row as a record: which columns there are is known at the end of the archive only."""
+    images = {name: value for name, value in row.values.items() if isinstance(value, StoredImage)}
+    said = {name: None if name in images else value for name, value in row.values.items()}
+    places = {name: (image.sha256, *astuple(image.where), image.name) for name, image in images.items()}
+    return json.dumps((row.place, row.number, said, places)).encode()
+
+
+def _read(record: bytes, path: Path) -> Row:
+    place, number, values, places = json.loads(record)
+    images = {
+        name: StoredImage(sha256, path, Span(offset, size), called)
+        for name, (sha256, offset, size, called) in places.items()
+    }
+    return Row(place, number, values | images)
 
 
 def _check_start(start: bytes, path: Path, shown: str) -> None:
