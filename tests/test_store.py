@@ -170,7 +170,7 @@ def test_rows_of_many_shards_are_those_of_one(tmp_path, monkeypatch):
     whole, told = Store(tmp_path / "whole"), []
     compute(Toy(), [asked], whole)
     for name, numbers, slow in (("a", FULL, 1e30), ("b", FULL, -1e-9), ("c", Numbers(kept="float16"), 1e30)):
-        monkeypatch.setattr("vlprobe.extraction.questions.CHUNK", 7)
+        monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 7)
         monkeypatch.setattr("vlprobe.store.SLOW", slow)
         real = Shard.ahead
         monkeypatch.setattr(Shard, "ahead", lambda shard, *names, real=real: (told.append(shard), real(shard, *names)))

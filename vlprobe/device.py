@@ -43,6 +43,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def accelerator(device: torch.device) -> str:
+    """Return what kind of GPU a device is, with the memory that it has; empty: none of CUDA."""
+    import torch
+
+    if device.type != "cuda":
+        return ""
+    found = torch.cuda.get_device_properties(device)
+    return f"{found.name}, {found.total_memory >> 30} GiB"
+
+
 def gpus(name: str) -> int:
     """Return how many GPUs a study may use: those of this machine, unless it names one device.
 

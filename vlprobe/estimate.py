@@ -66,7 +66,7 @@ def estimate(plan: Plan, file: StudyFile, load: Callable[[str], Encoder]) -> lis
 
 def _of_model(waiting: Waiting, file: StudyFile, load: Callable[[str], Encoder]) -> Estimate:
     tried, seconds = 0, 0.0
-    batches = _batches(waiting.passes, min(file.batch_size, TRIAL // 2))
+    batches = _batches(waiting.passes, min(file.batch_size or TRIAL, TRIAL // 2))
     if batches:
         model = load(waiting.called)
         _seconds(model, batches[0][:1], file)  # the first pass of a network is slower than those to come

@@ -222,6 +222,10 @@ class Examples(Sequence[Example]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send to another process the examples themselves: their file is of this one alone."""
+        return Examples.of, (tuple(self),)
+
     @property
     def ranks(self) -> np.ndarray:
         """(example,) int32: the place of its group's name among all names of the task, sorted."""

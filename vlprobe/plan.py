@@ -17,7 +17,7 @@ from vlprobe.controls.surface import MADE_OF, Shown, Surface, surfaces
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
 from vlprobe.examples import Examples, of_one_origin, together
-from vlprobe.extraction import Extraction, ImageDigests, Passes, Put, addressed, forwards, put, reads
+from vlprobe.extraction import Extraction, Forward, ImageDigests, Put, addressed, forwards, put, reads
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
@@ -39,7 +39,7 @@ class Waiting:
 
     called: str
     """As in `Cell`."""
-    passes: Passes
+    passes: Sequence[Forward]
     """The inputs."""
     stored: int
     """Other inputs that are asked for, whose representations are in the store."""
@@ -151,7 +151,7 @@ def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]
         passes = passes_of(inside)
         every = [cell for cell in cells if cell.called == inside[0].called]
         size = max(size, statistics_size(inside, buckets(every)))  # a model's are gone before the next one's come
-        waiting.append(Waiting(inside[0].called, tuple(passes), 0, 0))
+        waiting.append(Waiting(inside[0].called, passes, 0, 0))
     lost = [name for name in file.probes if name != "linear"]
     lost += [listening.CONTROL_TASK] if any(cell.drawn and cell.streaming for cell in cells) else []
     notes = [f"{name}: not done, it needs representations that are kept" for name in lost]

@@ -58,8 +58,8 @@ class StudyFile(Settings):
     """Results folder; `results/NAME` in the current folder if absent."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the GPU if there is one."""
-    batch_size: int = Field(default=32, ge=1)
-    """Inputs at a time through a model."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Inputs at a time through a model. If absent: 32, and on a GPU as many as make it fastest, found by trial."""
 
     @property
     def numbers(self) -> Numbers:

@@ -109,7 +109,7 @@ def prune(
                     pass
             removed.append(path)
         if model is not None and home.manifest:
-            removed.append(home.path / "manifest.json")
+            removed += [home.path / "manifest.json", *sorted(home.path.glob("batch-*.json"))]
     size = sum(path.stat().st_size for path in removed)
     for path in removed:
         typer.echo(str(path))

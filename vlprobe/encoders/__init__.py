@@ -108,7 +108,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         able = ", ".join(name for name, other in FAMILIES.items() if other.large)
         raise StudyError(f"family {family} takes neither `bits` nor `spread`, which are for large models: {able}")
 
-    from vlprobe.device import pick_device
+    from vlprobe.device import accelerator, pick_device
     from vlprobe.encoders.checkpoint import open_checkpoint
 
     target = pick_device(device)
@@ -127,6 +127,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         encoder.stage = "random"
     if target.type == "cpu":
         encoder.most = CACHED
+    encoder.accelerator = accelerator(target)
     encoder.revision = encoder.revision or checkpoint.revision
     if settings.bits:
         encoder.usage = {**encoder.usage, "weights": f"rounded to {settings.bits} bits"}

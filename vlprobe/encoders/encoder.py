@@ -48,7 +48,10 @@ class Encoder(ABC):
     """Weights of the checkpoint that are not used (heads), and layers that it does not bring (pooler)."""
 
     most: float = math.inf
-    """Positions, padding counted, that a batch may have: on a processor, more of them leave its cache: it is slower."""
+    """Positions, padding counted, that a batch may have: on a processor, more of them leave its cache: it is slower; on
+    a GPU, what a trial found."""
+    accelerator: str = ""
+    """What kind of GPU it runs on; empty: none whose batches are found by trial."""
 
     @abstractmethod
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:

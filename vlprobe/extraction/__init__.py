@@ -13,7 +13,7 @@ import numpy as np
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError
 from vlprobe.extraction.jobs import Asked, jobs
-from vlprobe.extraction.passes import Forward, Passes, forwards, lacking, layers_of, missing
+from vlprobe.extraction.passes import Forward, Passes, Rounds, forwards, lacking, layers_of, missing
 from vlprobe.extraction.questions import (
     Extraction,
     ImageDigests,
@@ -41,6 +41,7 @@ __all__ = [
     "ImageDigests",
     "Passes",
     "Put",
+    "Rounds",
     "addressed",
     "compute",
     "extract",
@@ -60,7 +61,7 @@ def compute(
     encoder: Encoder,
     extractions: Sequence[Extraction],
     store: Store,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     bad_rows: BadRows = "error",
     numbers: Numbers = FULL,
     advance: Callable[[int], None] = lambda count: None,
@@ -71,7 +72,7 @@ def compute(
         encoder: the model.
         extractions: what to compute; tasks and conditions that share inputs are run together.
         store: where it goes.
-        batch_size: inputs at a time; changes no number beyond float rounding.
+        batch_size: inputs at a time, see `Chunk.batches`; changes no number beyond float rounding.
         bad_rows: what to do with an input that the model cannot take.
         numbers: how the model is run and its rows are kept; as of the extractions.
         advance: called with the number of inputs done.
@@ -185,7 +186,7 @@ def extract(
     seed: int = 0,
     pooling: str | None = None,
     store: Store | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> dict[str, Features]:
     """Return layer -> features of one split of a task: for notebooks; a `Study` does it for many.
 
@@ -197,7 +198,7 @@ def extract(
         seed: draws the derangement of `mismatched`.
         pooling: a name of `POOLINGS[task.unit]`; the first one there if None.
         store: kept there and read again next time; nowhere if None.
-        batch_size: inputs at a time.
+        batch_size: inputs at a time; None: 32, and on a GPU what a trial finds.
 
     Raises:
         StudyError: unknown condition or pooling, or the model cannot be asked this under this condition.

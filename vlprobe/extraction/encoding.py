@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ import torch
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.exact import precision
+from vlprobe.extraction.budget import Budget
 from vlprobe.extraction.passes import Forward, lacking
 from vlprobe.extraction.questions import Question
 from vlprobe.pooling import Pooled, pool
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from vlprobe.extraction.jobs import Job
 
 BadRows = Literal["error", "skip"]
+
+FEW = 32
+"""Inputs at a time, where a study does not say, and no trial has."""
 
 
 def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[int], None]) -> None:
@@ -42,7 +47,11 @@ def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[in
         store.refresh(job.home)
         waiting = lacking(job.home, job.passes, store)
     if waiting:
-        chunk = Chunk(encoder, waiting, asked.numbers, asked.bad_rows)
+        budget = None
+        if asked.batch_size is None and encoder.accelerator:
+            budget = Budget(encoder, store, job.home)
+            budget.settle(waiting, lambda batch: Chunk(encoder, batch, asked.numbers, asked.bad_rows).answer(batch))
+        chunk = Chunk(encoder, waiting, asked.numbers, asked.bad_rows, budget)
         store.write(job.home, _shard(waiting), chunk.encode(asked.batch_size, advance))
 
 
@@ -91,10 +100,19 @@ class Chunk:
         passes: its inputs.
         numbers: how the model is run and its rows are kept.
         bad_rows: what to do with an input that the model cannot take.
+        budget: is told of batches that memory does not hold.
     """
 
-    def __init__(self, encoder: Encoder, passes: Sequence[Forward], numbers: Numbers, bad_rows: BadRows) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        passes: Sequence[Forward],
+        numbers: Numbers,
+        bad_rows: BadRows,
+        budget: Budget | None = None,
+    ) -> None:
         self.encoder, self.passes, self.numbers, self.bad_rows = encoder, passes, numbers, bad_rows
+        self.budget = budget
         names: dict[str, list[str]] = {}
         for each in passes:
             for question in each.questions:
@@ -104,11 +122,11 @@ class Chunk:
             for section, asked in sorted(names.items())
         }
 
-    def encode(self, batch_size: int, advance: Callable[[int], None]) -> dict[str, Section]:
+    def encode(self, batch_size: int | None, advance: Callable[[int], None]) -> dict[str, Section]:
         """Return section -> what the model answered.
 
         Args:
-            batch_size: inputs at a time; halved, for this chunk, where memory does not hold them.
+            batch_size: inputs at a time, as for `batches`; halved, for this chunk, where memory does not hold them.
             advance: called with the number of inputs done.
 
         Raises:
@@ -122,8 +140,16 @@ class Chunk:
             advance(len(batch))
         return {name: self._section(name, rows) for name, rows in self.rows.items()}
 
-    def batches(self, batch_size: int) -> Iterator[list[Forward]]:
-        """Yield neighbours in length, all with the same modalities, and not more positions than the model likes."""
+    def batches(self, batch_size: int | None) -> Iterator[list[Forward]]:
+        """Yield neighbours in length, all with the same modalities, and not more positions than the model likes.
+
+        Args:
+            batch_size: inputs at a time. None: `FEW`, or, where the model has a budget that was found by trial, as many
+                as have so many positions.
+        """
+        if batch_size is None:
+            found = self.encoder.accelerator and math.isfinite(self.encoder.most)
+            batch_size = len(self.passes) if found else FEW
         alike: dict[tuple[bool, bool], list[Forward]] = {}
         for each in self.passes:
             alike.setdefault((each.example.text is None, each.example.image is None), []).append(each)
@@ -141,9 +167,7 @@ class Chunk:
     def _run(self, batch: Sequence[Forward]) -> None:
         """Encode and pool a batch; where it does not fit into memory by halves, where a row is bad one by one."""
         try:
-            with precision(self.numbers.run):
-                hidden = self.encoder.encode([each.example for each in batch])
-            self._add(batch, hidden)
+            self.answer(batch)
         except BadRow as error:
             if self.bad_rows == "error":
                 raise
@@ -161,8 +185,21 @@ class Chunk:
                 ) from None
             torch.cuda.empty_cache()
             half = len(batch) // 2
+            if self.budget is not None:
+                self.budget.halve(len(batch) * max(self.encoder.length(each.example) for each in batch))
             self._run(batch[:half])
             self._run(batch[half:])
+
+    def answer(self, batch: Sequence[Forward]) -> None:
+        """Encode and pool a batch.
+
+        Raises:
+            BadRow, VlprobeError: see `encode`.
+            OutOfMemoryError: it does not fit into memory.
+        """
+        with precision(self.numbers.run):
+            hidden = self.encoder.encode([each.example for each in batch])
+        self._add(batch, hidden)
 
     def _add(self, batch: Sequence[Forward], hidden: Sequence[Hidden]) -> None:
         """Pool the states of a batch for all that is asked; nothing is kept where a row of it is bad."""

@@ -33,8 +33,8 @@ class Asked:
     """As the study says."""
     store: Path
     """Folder of the representations."""
-    batch_size: int
-    """Inputs at a time."""
+    batch_size: int | None
+    """Inputs at a time; None: see `Chunk.batches`."""
     bad_rows: BadRows
     """What to do with an input that the model cannot take."""
     numbers: Numbers

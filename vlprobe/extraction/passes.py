@@ -127,6 +127,39 @@ class Passes(Sequence[Forward]):
         return total
 
 
+class Rounds(Sequence[Forward]):
+    """The inputs of one round after another, some of them perhaps in several.
+
+    Args:
+        rounds: what is run in each.
+    """
+
+    def __init__(self, rounds: Sequence[Passes]) -> None:
+        self._rounds = rounds
+
+    def __len__(self) -> int:
+        return sum(map(len, self._rounds))
+
+    @overload
+    def __getitem__(self, at: int) -> Forward: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Forward]: ...
+    def __getitem__(self, at: int | slice) -> Forward | list[Forward]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        for each in self._rounds:
+            if at < len(each):
+                return each[at]
+            at -= len(each)
+        raise IndexError(at)
+
+
+def chunks(passes: Passes) -> Iterator[list[Forward]]:
+    """Yield the units of work: the same study always has the same ones, whatever the store holds already."""
+    for start in range(0, len(passes), CHUNK):
+        yield passes[start : start + CHUNK]
+
+
 def _distinct(asked: Sequence[Questions]) -> tuple[np.ndarray, np.ndarray]:
     """Return (question,) places of the distinct ones, by input, section and name; (input + 1,) where inputs begin."""
     if not asked:

@@ -130,6 +130,12 @@ class Questions(Sequence[Question]):
     def __iter__(self) -> Iterator[Question]:
         return map(self.__getitem__, range(len(self)))
 
+    def take(self, which: np.ndarray) -> Questions:
+        """Return some of them: (question,) a mask."""
+        asked, words = (None if array is None else array[which] for array in (self.asked, self.words))
+        names, inputs, kind = self.names[which], self.inputs[:, which], self.kind[which]
+        return Questions(self.examples.take(which), names, inputs, self.kinds, kind, asked, words)
+
     def addresses(self) -> Iterator[tuple[str, str]]:
         """Yield (section, name) of every question, in their order."""
         for kind, name in zip(self.kind, self.names, strict=True):
@@ -247,7 +253,7 @@ def sections(sides: Iterable[Questions]) -> dict[str, np.ndarray]:
         for kind, section in enumerate(questions.kinds):
             alone = len(questions.kinds) == 1
             found.setdefault(section, []).append(questions.names if alone else questions.names[questions.kind == kind])
-    return {section: _sorted(names) for section, names in sorted(found.items())}
+    return {section: _sorted(names) for section, names in sorted(found.items()) if any(map(len, names))}
 
 
 def _sorted(names: Sequence[np.ndarray]) -> np.ndarray:

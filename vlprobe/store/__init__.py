@@ -68,6 +68,35 @@ class Store:
         temporary.write_text(json.dumps({"home": home, **content}, indent=2, ensure_ascii=False) + "\n", "utf-8")
         temporary.replace(path)
 
+    def noted(self, home: str, name: str) -> dict[str, Any] | None:
+        """Return what is written down about a home under a name; None: nothing that can be read."""
+        try:
+            said = json.loads((self._home(home) / name).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return said if isinstance(said, dict) else None
+
+    def note(self, home: str, name: str, content: Mapping[str, Any]) -> None:
+        """Write something down about a home, whatever was there."""
+        self._temporary(home, name, content).replace(self._home(home) / name)
+
+    def note_first(self, home: str, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Write something down about a home, unless somebody has; return what stands there."""
+        temporary, path = self._temporary(home, name, content), self._home(home) / name
+        try:
+            path.hardlink_to(temporary)  # unlike a renaming, it never takes another's place
+        except OSError:  # it is there, or this file system has no links
+            if self.noted(home, name) is None:
+                temporary.replace(path)
+        temporary.unlink(missing_ok=True)
+        return self.noted(home, name) or dict(content)
+
+    def _temporary(self, home: str, name: str, content: Mapping[str, Any]) -> Path:
+        temporary = self._home(home) / f"{name}.{os.getpid()}.tmp"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        return temporary
+
     def write(self, home: str, shard: str, sections: Mapping[str, Section]) -> None:
         """Write one shard: all of it, or nothing.
 

@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from vlprobe.cells import Cell
 from vlprobe.digest import digest, generator
-from vlprobe.extraction import Extraction, Forward, forwards
+from vlprobe.extraction import Extraction, Rounds, forwards
 from vlprobe.extraction.jobs import Asked
+from vlprobe.extraction.questions import Questions
 from vlprobe.probes.streaming import SHRINKAGES
 from vlprobe.types import SPLITS, Target
 
@@ -88,7 +91,7 @@ def statistics_size(cells: Sequence[Cell], count: int) -> int:
 def within(extraction: Extraction, part: Mapping[str, str], name: str) -> Extraction:
     """Return the examples of one part."""
     sides = {
-        stream: tuple(question for question in questions if part[question.example.id] == name)
+        stream: questions.take(np.array([part[example.id] == name for example in questions.examples], bool))
         for stream, questions in extraction.sides.items()
     }
     return replace(extraction, sides=sides)
@@ -99,9 +102,9 @@ def extraction_of(cell: Cell, part: str) -> Extraction:
     return within(cell.tested if part == "test" else cell.trained, cell.part, part)
 
 
-def passes_of(cells: Sequence[Cell]) -> list[Forward]:
+def passes_of(cells: Sequence[Cell]) -> Rounds:
     """Return the forward passes of one model: the parts of its cells go by one after the other."""
-    return [each for part in SPLITS for each in forwards(extraction_of(cell, part) for cell in cells)]
+    return Rounds([forwards(extraction_of(cell, part) for cell in cells) for part in SPLITS])
 
 
 def passings(cells: Sequence[Cell], part: str, count: int, asked: Asked) -> list[Passing]:
@@ -113,7 +116,7 @@ def passings(cells: Sequence[Cell], part: str, count: int, asked: Asked) -> list
         streams = []
         for cell, extraction, labels in whole:
             here = {
-                side: tuple(question for question in questions if int(question.input[:8], 16) % count == number)
+                side: questions.take(_bucket(questions, count) == number)
                 for side, questions in extraction.sides.items()
             }
             place = folder(asked.store, cell)
@@ -130,6 +133,11 @@ def passings(cells: Sequence[Cell], part: str, count: int, asked: Asked) -> list
             )
         made.append(Passing(asked, cells[0].trained.home, tuple(streams)))
     return made
+
+
+def _bucket(questions: Questions, count: int) -> np.ndarray:
+    """Return (question,) the bucket that its input is dealt into."""
+    return np.ascontiguousarray(questions.inputs[0, :, :4]).view(">u4")[:, 0] % count
 
 
 def _labels(cell: Cell, part: str) -> dict[str, dict[tuple[str, int], Target]]:

@@ -10,7 +10,7 @@ import numpy as np
 from vlprobe.digest import digest
 from vlprobe.extraction import Extraction, features, forwards
 from vlprobe.extraction.jobs import at_work
-from vlprobe.extraction.questions import chunks
+from vlprobe.extraction.passes import chunks
 from vlprobe.probes.moments import Moments, of_classes, of_numbers
 from vlprobe.store import Section, Store
 from vlprobe.streams import Passing, Stream
@@ -130,11 +130,12 @@ def _within(extraction: Extraction, rows: Rows, layer: str) -> Extraction | None
     """Return what is asked of a layer of the rows that are there, if that is anything."""
     if not extraction.knows(layer):
         return None
-    there = tuple(q for q in extraction.of(layer) if rows.has(q.section, q.name))
-    if not any(rows.rows(q.section, layer, q.name) for q in there):
+    questions = extraction.of(layer)
+    there = np.array([rows.rows(section, layer, name) > 0 for section, name in questions.addresses()], bool)
+    if not there.any():
         return None
-    kept = tuple(q for q in there if rows.rows(q.section, layer, q.name))
-    return replace(extraction, sides={"" if "" in extraction.sides else layer.partition(".")[0]: kept})
+    side = "" if "" in extraction.sides else layer.partition(".")[0]
+    return replace(extraction, sides={side: questions.take(there)})
 
 
 def _remember(store: Store, home: str, sections: Mapping[str, Section]) -> None:
