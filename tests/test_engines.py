@@ -31,7 +31,7 @@ class Mine(Toy):
     def encode(self, batch):
         marks = [Path(self.folder) / f"died{{k}}" for k in range(self.fatal)]
         for mark in marks:
-            if not mark.exists():
+            if "VLPROBE_WORKER" in os.environ and not mark.exists():  # not where the study loads it
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().encode(batch)

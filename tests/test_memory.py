@@ -34,7 +34,7 @@ class Wide(Encoder):
         states = torch.tensor([float(len(example.text)) for example in batch])[:, None, None].expand(-1, 1, 768)
         role, word = np.ones((len(batch), 1), np.int8), np.full((len(batch), 1), -1, np.int32)
         box = np.full((len(batch), 1, 4), np.nan, np.float32)
-        return [Hidden(layer, states, role, word, box) for layer in self.layers]
+        return [Hidden(layer, states + k, role, word, box) for k, layer in enumerate(self.layers)]
 """
 """A model whose representations of ten thousand texts are 400 MB."""
 CODE = """
