@@ -26,7 +26,7 @@ class DescribedModel:
     name: str
     """As the study calls it."""
     family: str
-    """The class of its encoder."""
+    """Its row in the table of families; of an encoder of one's own, its class."""
     stage: str
     """What the checkpoint was trained for."""
     revision: str

@@ -94,7 +94,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
 
         own = load_own(settings.file, settings.kind or "", settings.options, folder)
         own.name = settings.name or Path(settings.file).stem
-        own.stage = settings.stage
+        own.stage, own.family = settings.stage, settings.kind or ""
         _refuse_unsound(own, f"{settings.file}, class {settings.kind}")
         return own
     family, source, revision = _split(settings.model or "", settings.revision, folder)
@@ -121,6 +121,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     encoder: Encoder = getattr(importlib.import_module(row.module), row.kind)(*arguments)
     last = source.replace("/", "-") if row.library else source.rstrip("/").rpartition("/")[2]
     encoder.name = settings.name or (Path(last).stem if last.endswith(row.originals) else last)
+    encoder.family = family
     if "stage" in settings.model_fields_set:
         encoder.stage = settings.stage
     if checkpoint.random:

@@ -37,6 +37,8 @@ class Encoder(ABC):
 
     name: str = ""
     """As the study calls it."""
+    family: str = ""
+    """Its row in the table of families; of an encoder of one's own, its class."""
     stage: str = "pretrained"
     """What the checkpoint was trained for."""
     revision: str = ""
@@ -94,7 +96,7 @@ class Profile:
     revision: str
     """As in `Encoder`."""
     family: str
-    """Its class."""
+    """As in `Encoder`."""
     usage: Mapping[str, str]
     """As in `Encoder`."""
     layers: Mapping[str, int]
@@ -122,7 +124,7 @@ def profile(encoder: Encoder) -> Profile:
         name=encoder.name,
         stage=encoder.stage,
         revision=encoder.revision,
-        family=type(encoder).__name__,
+        family=encoder.family or type(encoder).__name__,
         usage=dict(encoder.usage),
         layers=dict(encoder.layers),
         left_out=tuple(encoder.left_out),

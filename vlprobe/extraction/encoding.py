@@ -64,7 +64,7 @@ def manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:
     """Return what a person wants to know of a folder of shards."""
     return {
         "model": encoder.name,
-        "family": type(encoder).__name__,
+        "family": encoder.family or type(encoder).__name__,
         "stage": encoder.stage,
         "revision": encoder.revision,
         "usage": dict(encoder.usage),
