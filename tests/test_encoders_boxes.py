@@ -175,6 +175,6 @@ def test_a_preprocessor_of_unknown_geometry(tmp_path):
     import transformers as hf
 
     folder = tiny.make("vit", tmp_path)
-    hf.EfficientNetImageProcessorPil().save_pretrained(folder)
-    with pytest.raises(CheckpointError, match="EfficientNetImageProcessorPil, whose cropping is not known"):
+    hf.BeitImageProcessorPil().save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="BeitImageProcessorPil, whose cropping is not known"):
         load_model(f"vit:{folder}", device="cpu")

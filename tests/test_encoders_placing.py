@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,6 +37,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(hf.LlavaModel, "from_pretrained", classmethod(from_pretrained))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    known = SimpleNamespace(name="a stand-in", total_memory=4 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: known)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (1000 * (gpu + 1), 4000))
     monkeypatch.delenv("VLPROBE_WORKER", raising=False)
     tried = vlprobe.encoders._refuse_unsound

@@ -48,7 +48,7 @@ def test_a_worker_that_dies_is_replaced(engine, tmp_path):
 
 def test_a_study_gives_the_same_though_a_worker_is_killed(engine, tmp_path):
     own_study(tmp_path, tmp_path / "here").run()
-    options = {"fatal": 1, "folder": str(tmp_path)}
+    options = {"fatal": 1, "folder": str(tmp_path), "spared": os.getpid()}
     own_study(tmp_path, tmp_path / "ray", options).run(engine=engine)
     assert (tmp_path / "died0").exists()
     here, there = (
