@@ -239,6 +239,12 @@ def image_of(value: Any, column: str, folders: tuple[Path, ...], place: str) -> 
     if isinstance(value, (bytes, bytearray)) and value:
         return bytes(value)
     name = text_of(value, column, place)
+    if "://" in name:
+        raise BadRow(
+            place,
+            f"the image {name!r} is an address, and nothing is fetched from there; fetch it before, or, where the task "
+            "says streaming: true, leave that out: `datasets` may fetch it then",
+        )
     problem = BadRow(place, f"there is no folder that the image {name!r} may lie in; set images: in the task")
     for folder in folders:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from vlprobe.settings import resolve_path
 from vlprobe.stored import embedded
 from vlprobe.tasks.arrow import Place, places
 from vlprobe.tasks.rows import SPLIT_NAMES, Row
+from vlprobe.tasks.spool import spooled, unbroken
 
 _ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _COMMIT = re.compile(r"@([0-9a-f]{40})(/|$)")
@@ -28,35 +29,50 @@ class HubPart:
     name: str
     """How messages call it."""
     held: Any
-    """The `datasets.Dataset`."""
+    """The `datasets.Dataset`, or the `datasets.IterableDataset` of a stream."""
+    streamed: bool = False
+    """Whether it is a stream."""
+    told: int = 0
+    """Rows that the data set says a stream has; 0: it does not say."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of its columns."""
-        return tuple(self.held.column_names)
+        """Names of its columns; of a stream that does not know them, those of its first row."""
+        known = self.held.column_names
+        return tuple(next(unbroken(self.held, self.name), ()) if known is None else known)
 
     def rows(self, columns: Collection[str]) -> Iterator[Row]:
         """Yield the rows: class numbers as class names, images as {bytes, path}, not decoded.
 
-        Bytes that lie in a file of the cache are left there: a reference stands for them.
+        Bytes that lie in a file of the cache are left there: a reference stands for them. Those of a stream are put
+        into a file of our own cache.
 
         Args:
             columns: those that are used; the others may hold sounds and films and are not touched.
+
+        Raises:
+            DataError: a stream breaks off, or there is no room for its images (see `spool.py`).
         """
         import datasets
 
-        held = self.held.select_columns(sorted(set(columns)))
+        wanted = sorted(set(columns))
+        # A stream that does not know its features decodes nothing, and some of its rows may lack a column.
+        held = self.held.select_columns(wanted) if self.held.features else self.held
+        features = dict(held.features or {})
         files = [Path(file["filename"]) for file in getattr(self.held, "cache_files", ())]
         stored: dict[str, Iterator[Place | None]] = {}
-        for column in held.column_names:
-            if isinstance(held.features[column], datasets.Image):
+        for column, feature in features.items():
+            if isinstance(feature, datasets.Image):
                 held = held.cast_column(column, datasets.Image(decode=False))
                 stored[column] = places(files, column)
-        names = {column: _class_names(held.features[column], datasets) for column in held.column_names}
-        for number, values in enumerate(held, start=1):
-            named = {column: _named(value, names[column]) for column, value in values.items()}
+        names = {column: _class_names(features.get(column), datasets) for column in wanted}
+        rows = unbroken(held, self.name, self.told) if self.streamed else held
+        for number, values in enumerate(rows, start=1):
+            named = {column: _named(values.get(column), names[column]) for column in wanted}
             for column, found in stored.items():
                 named[column] = _left(named[column], next(found, None))
+            if self.streamed:
+                named = {column: spooled(value) for column, value in named.items()}
             yield Row(f"{self.name}, row {number}", number, named)
 
 
@@ -73,7 +89,13 @@ class HubDataset:
 
 
 def open_dataset(
-    name: str, config: str | None, revision: str, splits: Mapping[str, str] | None, folder: Path
+    name: str,
+    config: str | None,
+    revision: str,
+    splits: Mapping[str, str] | None,
+    folder: Path,
+    *,
+    streaming: bool = False,
 ) -> HubDataset:
     """Open a data set of the hub, or one that lies in a folder of this machine.
 
@@ -83,6 +105,7 @@ def open_dataset(
         revision: its commit, tag or branch; empty: the newest.
         splits: its split by part; None: they are called as in `SPLIT_NAMES`, or there is only one.
         folder: where relative paths start.
+        streaming: whether rows are read as they come, once; else `datasets` fetches and prepares all of them first.
 
     Raises:
         StudyError: not a hub id.
@@ -102,15 +125,38 @@ def open_dataset(
         )
     where, folders = _where(name, folder, datasets)
     try:
-        held = datasets.load_dataset(where, config, revision=revision or None)
+        held, told, files = (_stream if streaming else _prepared)(datasets, where, config, revision or None)
     except Exception as error:  # noqa: BLE001 (datasets hands on whatever network, files and parsers raise)
         problem = str(error).strip().split("\n")[0]
         raise DataError(
             f"dataset: {name} cannot be loaded: {type(error).__name__}: {problem}; check its id, config and revision"
         ) from error
     chosen = _parts(held, splits, name)
-    parts = {part: HubPart(f"{name} ({split})", held[split]) for part, split in chosen.items()}
-    return HubDataset(parts, folders, _commit(held) or revision)
+    parts = {
+        part: HubPart(f"{name} ({split})", held[split], streaming, told.get(split, 0)) for part, split in chosen.items()
+    }
+    return HubDataset(parts, folders, _commit(files) or revision)
+
+
+Opened = tuple[Mapping[str, Any], dict[str, int], list[Any]]
+"""Data by split, how many rows each is said to have where nobody has counted, and the files that they come from."""
+
+
+def _prepared(datasets: Any, where: str, config: str | None, revision: str | None) -> Opened:
+    held = datasets.load_dataset(where, config, revision=revision)
+    return held, {}, list(next(iter(held.values())).info.download_checksums or {})
+
+
+def _stream(datasets: Any, where: str, config: str | None, revision: str | None) -> Opened:
+    builder = datasets.load_dataset_builder(where, config, revision=revision)
+    if hasattr(builder.config, "fragment_scan_options"):  # Parquet
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        # Read ahead, a file is held until its end, however large (github.com/apache/arrow/issues/39808).
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+    told = {split: said.num_examples for split, said in (builder.info.splits or {}).items()}
+    files = [file for found in (builder.config.data_files or {}).values() for file in found]
+    return builder.as_streaming_dataset(), told, files
 
 
 def _where(name: str, folder: Path, datasets: Any) -> tuple[str, tuple[Path, ...]]:
@@ -170,8 +216,7 @@ def _named(value: Any, names: tuple[str, ...]) -> Any:
     return names[value] if 0 <= value < len(names) else None  # -1: not labelled, e.g. in a hidden test split
 
 
-def _commit(held: Mapping[str, Any]) -> str:
-    """Return the commit that the files were fetched from, which is written in their addresses, or nothing."""
-    files = next(iter(held.values())).info.download_checksums or {}
+def _commit(files: Iterable[Any]) -> str:
+    """Return the commit that the files are fetched from, which is written in their addresses, or nothing."""
     found = next((match for file in files if (match := _COMMIT.search(str(file)))), None)
     return found[1] if found else ""

@@ -68,6 +68,7 @@ class HubTask(Asked):
     config: str | None = None
     images: str | None = None
     splits: Parts | None = None
+    streaming: bool = False
 
 
 def load_own(spec: Mapping[str, Any], kinds: Sequence[str], folder: Path, bad_rows: BadRows) -> Task:
@@ -152,7 +153,7 @@ def _load_folder(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task
 def _load_hub(spec: Mapping[str, Any], folder: Path, bad: BadRowList) -> Task:
     own = parse(HubTask, spec, f"task {spec['name']}")
     wanted = own.splits.model_dump(exclude_none=True) if own.splits else None
-    dataset = open_dataset(own.dataset, own.config, own.revision, wanted, folder)
+    dataset = open_dataset(own.dataset, own.config, own.revision, wanted, folder, streaming=own.streaming)
     images = (_folder(own.images, folder, "images"),) if own.images else dataset.folders
     question, gathered = question_of(own, images, Names()), Gathered()
     for part, table in dataset.parts.items():

@@ -1,0 +1,99 @@
+"""Rows that are streamed: read once, to their end; their images written to the cache, a file for what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from vlprobe.errors import DataError
+from vlprobe.records import cache
+from vlprobe.stored import Span, embedded
+
+
+def folder() -> Path:
+    """Return `$VLPROBE_CACHE/images`, or `~/.cache/vlprobe/images` where that is not set."""
+    return cache().absolute() / "images"
+
+
+def spooled(value: Any) -> Any:
+    """Return a cell, bytes or {bytes, path}, with its bytes in a file of the cache and a reference in their place.
+
+    Any other cell is returned as it is.
+
+    Raises:
+        DataError: see `keep`.
+    """
+    held = value.get("bytes") if isinstance(value, Mapping) else value
+    return embedded(value, keep(held), Span(0, len(held))) if isinstance(held, bytes) and held else value
+
+
+def keep(data: bytes) -> Path:
+    """Return the file of the cache that holds just these bytes and is named by their sha256, written if need be.
+
+    It appears whole or not at all, however many processes write it; one that was damaged is written again.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written to.
+    """
+    name = hashlib.sha256(data).hexdigest()
+    path = folder() / name[:2] / name
+    # A name of its own: processes of several machines may have one number.
+    temporary = path.with_name(f"{name}.{uuid4().hex}.tmp")
+    try:
+        if _holds(path, data):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the images of a stream cannot be kept in {folder()} ({error}); make room, or set the environment "
+            "variable VLPROBE_CACHE to a folder on a larger disk; what is there already is not written again"
+        ) from None
+    return path
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except FileNotFoundError:
+        return False
+
+
+def unbroken(rows: Iterable[Mapping[str, Any]], shown: str, told: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a stream.
+
+    Args:
+        rows: the stream.
+        shown: how messages call it.
+        told: rows that it is said to have; 0: nobody says.
+
+    Raises:
+        DataError: it breaks off, or does not have as many rows as is said.
+    """
+    stream, count = iter(rows), 0
+    while True:
+        try:
+            values = next(stream, None)
+        except Exception as error:  # noqa: BLE001 (datasets hands on whatever network, files and parsers raise)
+            problem = str(error).strip().split("\n")[0]
+            raise DataError(
+                f"{shown}: the stream broke off after row {count}: {type(error).__name__}: {problem}; run again "
+                "(images that came are not written again), or leave out streaming: true, so that `datasets` fetches "
+                "all of it first"
+            ) from error
+        if values is None:
+            break
+        count += 1
+        yield values
+    if told and count != told:
+        raise DataError(
+            f"{shown}: the stream ended after row {count}, and the data set says that it has {told} rows; run again, "
+            "or, where what it says of itself is wrong, name another revision"
+        )
