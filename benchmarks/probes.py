@@ -33,11 +33,11 @@ STRENGTHS = np.logspace(-4, 4, 10)
 """scikit-learn's C; l2 is 1 / (C rows)."""
 SENTENCES = 3500
 """Of the train part: more than 35,000 words."""
-TRIED = {"newton-cg": (1e-4, 1e-6, 1e-8, 1e-10), "lbfgs": (1e-6, 1e-8)}
+TRIED = {"newton-cg": (1e-4, 1e-6, 1e-8), "lbfgs": (1e-6,)}
 """scikit-learn's solvers and tolerances, tried until the objective is within a millionth; the last alone is timed."""
 THREE = (7.7e-4, 0.046, 0.36)
 """Strengths at which `lbfgs` is given a problem of full size: weaker ones take it many minutes."""
-STRONG = 1.0
+STRONG = 0.1
 """C up to which lbfgs is tried, too: beyond, it takes thousands of steps."""
 GROWN = {"rows": (1000, 2000, 4000), "width": (96, 192, 384, 768), "classes": (2, 17, 51)}
 """What is made larger, the rest being 2000 rows, 384 wide, 17 classes."""
@@ -54,10 +54,11 @@ optimum is [another page](referee.md).
 SAME = """## Against scikit-learn at the same objective
 
 True labels and one control set, ten strengths, one layer. scikit-learn in float64: at each strength the fastest of
-`newton-cg` and, at C up to 1, `lbfgs`, at the loosest tolerance of a few that comes within 1e-6 of the optimum.
+`newton-cg` and, at C up to 0.1, `lbfgs`, at the loosest tolerance of a few that comes within 1e-6 of the optimum; where
+none does, the last one's time is taken. `missed` counts those.
 
-| features | rows x width, classes | scikit-learn, true labels | control | vlprobe, both | ratio |
-|---|---|---:|---:|---:|---:|"""
+| features | rows x width, classes | scikit-learn, true labels | control | missed | vlprobe, both | ratio |
+|---|---|---:|---:|---:|---:|---:|"""
 LARGE = """
 ## At full size, against lbfgs
 
@@ -127,10 +128,14 @@ def both(y: np.ndarray) -> list[np.ndarray]:
     return [y, np.random.default_rng(1).permutation(y)]
 
 
-def by_scikit_learn(X: np.ndarray, y: np.ndarray, l2: float, best: float) -> float:
-    """Return the seconds of scikit-learn's fastest way to within a millionth of the best known objective."""
+def by_scikit_learn(X: np.ndarray, y: np.ndarray, l2: float, best: float) -> tuple[float, bool]:
+    """Return the seconds of scikit-learn's fastest way to within a millionth of the best known objective.
+
+    Returns:
+        seconds, and whether it got there; else the seconds of its last try with newton-cg.
+    """
     C = 1 / (l2 * len(y))
-    fastest = np.inf
+    fastest, last = np.inf, 0.0
     for solver, tolerances in TRIED.items():
         if solver == "lbfgs" and C > STRONG:
             continue
@@ -140,10 +145,11 @@ def by_scikit_learn(X: np.ndarray, y: np.ndarray, l2: float, best: float) -> flo
                 warnings.simplefilter("ignore", UserWarning)  # rounding ends a line search
                 model, seconds = clock(LogisticRegression(C=C, tol=tol, solver=solver, max_iter=20000).fit, X, y)
             value = log_loss(y, model.predict_proba(X), labels=model.classes_) + l2 / 2 * (model.coef_**2).sum()
+            last = seconds if solver == "newton-cg" else last
             if value / best - 1 < 1e-6:
                 fastest = min(fastest, seconds)
                 break
-    return fastest
+    return (last, False) if np.isinf(fastest) else (fastest, True)
 
 
 def against_scikit_learn(name: str, X: np.ndarray, y: np.ndarray) -> None:
@@ -152,13 +158,15 @@ def against_scikit_learn(name: str, X: np.ndarray, y: np.ndarray) -> None:
     sets, double = both(y), X.astype(np.float64)
     tight = fit_path(X, sets, l2s, tolerance=1e-9)
     early = clock(fit_path, X, sets, l2s)[1]
-    theirs = [
-        sum(by_scikit_learn(double, labels, fit.l2, fit.objective) for fit in best)
+    tries = [
+        [by_scikit_learn(double, labels, fit.l2, fit.objective) for fit in best]
         for labels, best in zip(sets, tight, strict=True)
     ]
+    theirs = [sum(seconds for seconds, _ in each) for each in tries]
+    missed = sum(not there for each in tries for _, there in each)
     ours = (early + clock(fit_path, X, sets, l2s)[1]) / 2
     print(
-        f"| {name} | {len(y)} x {X.shape[1]}, {len(set(y.tolist()))} | {theirs[0]:.1f} | {theirs[1]:.1f} | "
+        f"| {name} | {len(y)} x {X.shape[1]}, {len(set(y.tolist()))} | {theirs[0]:.1f} | {theirs[1]:.1f} | {missed} | "
         f"{ours:.2f} | **{sum(theirs) / ours:.0f}** |",
         flush=True,
     )
@@ -219,7 +227,7 @@ def main(folder: str) -> None:
     layers, tags, _ = real(folder)
     print(HEAD.format(machine=platform.machine(), numpy=np.__version__, torch=torch.__version__))
     print(SAME)
-    against_scikit_learn("MiniLM, layer 6", layers["language.6"][:4000], tags[:4000])
+    against_scikit_learn("MiniLM, layer 6", layers["language.6"][:2000], tags[:2000])
     against_scikit_learn("synthetic", *synthetic(2000, 384))
     print(LARGE.format(rows=f"{len(tags):,}"))
     at_full_size(np.concatenate([layers["language.5"], layers["language.6"]], axis=1), tags)
