@@ -209,6 +209,19 @@ def test_float64_finishes_where_float32_gets_no_further(monkeypatch):
     assert not fit_path(X, [y], [1e-8])[0][0].met  # so float32 alone does not get there, and says so
 
 
+def test_a_fit_that_float32_keeps_from_its_end_goes_on_in_float64(monkeypatch):
+    monkeypatch.setattr("vlprobe.probes.logistic.LONG", 3)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 30)).astype(np.float32)
+    y = (X @ rng.normal(size=(30, 4)) + rng.gumbel(size=(200, 4))).argmax(axis=1)
+    ((fit,),) = fit_path(X, [y], [1e-4])
+    assert (fit.precision, fit.met, fit.iterations > 3) == ("float64", True, True)
+    assert fit.objective <= newton(X, y, 1e-4) * (1 + TOLERANCE)
+    monkeypatch.undo()
+    ((plain,),) = fit_path(X, [y], [1e-4])
+    assert plain.precision == "float32"
+
+
 def test_columns_of_very_different_scale_are_turned_in_float64(monkeypatch):
     X, _ = make("one huge column")
     assert factorise(X).turned.dtype == np.float64

@@ -26,6 +26,9 @@ SURE = 40.0
 """Logit of a class that is certain, to the last digit."""
 ITERATIONS = 1000
 """At most so many for each fit."""
+LONG = 120
+"""After so many, what float32 has not brought near enough it will not: its rounding is all that moves. What is still
+short then goes on in float64."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class Solver:
         problem = Problem(self.factor, labels, columns)
         past = self._past(places, l2)
         standing = [self._standing(problem.pick(np.array([i])), place, l2[[i]]) for i, place in enumerate(places)]
-        goal = Goal(self.tolerance / CAUTION, self.iterations)
+        goal = Goal(self.tolerance / CAUTION, min(self.iterations, LONG))
         end = descend(problem, joined(at, standing), l2, goal, self.blocks.get(columns, False), past)
         self.blocks[columns] = end.blocks
         short = self._short(end, l2)
