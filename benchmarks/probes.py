@@ -44,7 +44,8 @@ GROWN = {"rows": (1000, 2000, 4000), "width": (96, 192, 384, 768), "classes": (2
 
 HEAD = """# The linear probe's solver
 
-Repeat with `python benchmarks/probes.py UD_EWT > benchmarks/probes.md` (about a quarter of an hour of one core).
+Repeat with `python benchmarks/probes.py UD_EWT > benchmarks/probes.md` (half an hour or more of one core, nearly all of
+it scikit-learn's).
 
 One thread on {machine}, NumPy {numpy}, torch {torch}, seconds of the processor. The machine was shared and busy: trust
 the ratios, and those to a quarter. Strengths: ten values of scikit-learn's C from 1e-4 to 1e4, l2 = 1 / (C rows). Real
@@ -73,8 +74,7 @@ SWEEP = """
 
 Ten strengths and two label sets on each layer, to the optimum; beside them `salin2022` (Adam, 30 epochs, 5 runs,
 batches of 16), as vlprobe runs it, five runs in one product, on the same sets; one epoch on one layer is timed and
-multiplied. `rate` is the share of a square
-float32 product's rate that it reaches in all, products alone being counted.
+multiplied. `rate` is the share of a square float32 product's rate that it reaches in all, products alone being counted.
 
 | features | layers | rows x width, classes | vlprobe | salin2022 | ratio | rate | GFLOP/s of a product |
 |---|---:|---|---:|---:|---:|---:|---:|"""
@@ -205,7 +205,7 @@ def sweep(name: str, layers: list[np.ndarray], y: np.ndarray) -> None:
     published, rate = epoch * 30 * 2 * len(layers), product_rate()
     print(
         f"| {name} | {len(layers)} | {len(y)} x {layers[0].shape[1]}, {len(set(y.tolist()))} | {ours:.1f} | "
-        f"{published:.0f} | **{published / ours:.0f}** | {operations / ours / rate:.0%} | {rate / 1e9:.0f} |",
+        f"{published:.0f} | **{published / ours:.1f}** | {operations / ours / rate:.0%} | {rate / 1e9:.0f} |",
         flush=True,
     )
 
