@@ -12,16 +12,18 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from vlprobe.errors import DataError
 from vlprobe.types import Predictions, Result, Sent
+
+T = TypeVar("T")
 
 SCHEMA = 1
 """Version of what a results folder holds. Raise it when the fields of a file change their names or their meaning."""
@@ -247,6 +249,26 @@ def of_study(results: Sequence[Result], described: Mapping[str, Any]) -> list[Re
         and each.condition in conditions
         and each.seed in wanted
     ]
+
+
+def read_made(folder: str | Path, file: str, make: Callable[[Mapping[str, Any]], T]) -> T:
+    """Return what is made of a JSON file that a run left in its results folder.
+
+    Args:
+        folder: the results folder.
+        file: its name there.
+        make: of its content.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is not of this version.
+    """
+    path = Path(folder) / file
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        check_schema(content, str(path))
+        return make(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
 
 
 def check_schema(values: Mapping[str, Any], place: str) -> None:

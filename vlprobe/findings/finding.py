@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vlprobe.errors import DataError
 from vlprobe.findings.compared import CONTROLS
 from vlprobe.findings.verdicts import VERDICTS
-from vlprobe.results import Results, check_schema
+from vlprobe.results import Results, read_made
 
 FILE = "findings.json"
 
@@ -119,13 +117,7 @@ def read_findings(folder: str | Path) -> list[Finding]:
     Raises:
         DataError: it is missing, or not of this version.
     """
-    path = Path(folder) / FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        check_schema(content, str(path))
-        return [_finding(row) for row in content["findings"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
+    return read_made(folder, FILE, lambda content: [_finding(row) for row in content["findings"]])
 
 
 def plain(value: Any) -> Any:

@@ -8,19 +8,17 @@ asked about, and uncorrected they would find something somewhere in every study.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vlprobe.comparisons import compare, holm, shared
-from vlprobe.errors import DataError
 from vlprobe.findings.answers import Answer, Reader, at_every_layer
 from vlprobe.findings.compared import same_input
 from vlprobe.findings.finding import plain
 from vlprobe.findings.verdicts import SIDES
-from vlprobe.results import Results, check_schema
+from vlprobe.results import Results, read_made
 from vlprobe.types import Result
 
 RELIANCE_FILE = "reliance.json"
@@ -161,13 +159,7 @@ def read_reliance(folder: str | Path) -> list[Reliance]:
     Raises:
         DataError: it is missing, or not of this version.
     """
-    path = Path(folder) / RELIANCE_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        check_schema(content, str(path))
-        return [_read(row) for row in content["rows"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
+    return read_made(folder, RELIANCE_FILE, lambda content: [_read(row) for row in content["rows"]])
 
 
 def _read(row: dict[str, object]) -> Reliance:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vlprobe.errors import DataError
-from vlprobe.results import Results, check_schema
+from vlprobe.results import Results, read_made
 
 FILE = "similarity.json"
 
@@ -79,14 +77,11 @@ def read_similarity(folder: str | Path) -> AllAlike:
     Raises:
         DataError: it is missing, or not of this version.
     """
-    path = Path(folder) / FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        check_schema(content, str(path))
-        tasks = tuple(_read(task) for task in content["tasks"])
-        return AllAlike(content["made_of"], tasks, tuple(content["lacking"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
+    return read_made(folder, FILE, _all)
+
+
+def _all(content: Mapping[str, Any]) -> AllAlike:
+    return AllAlike(content["made_of"], tuple(_read(task) for task in content["tasks"]), tuple(content["lacking"]))
 
 
 def _read(task: Mapping[str, Any]) -> Alike:
