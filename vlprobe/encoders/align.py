@@ -14,8 +14,8 @@ from vlprobe.encoders.loading import load_network, load_processor, load_tokenize
 from vlprobe.encoders.pixels import Grid, ImageReader
 from vlprobe.encoders.stages import cells
 from vlprobe.encoders.taps import residual_blocks, tap
-from vlprobe.encoders.text import TextReader
-from vlprobe.encoders.towers import Positions, Towers
+from vlprobe.encoders.text import Positions, TextReader
+from vlprobe.encoders.towers import Towers
 from vlprobe.types import Example
 
 CLASSES = {"align": "AlignModel"}

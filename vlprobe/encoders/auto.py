@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -18,9 +17,10 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
-from vlprobe.encoders.pixels import Grid, ImageReader, pair
+from vlprobe.encoders.pixels import ImageReader, pair
 from vlprobe.encoders.taps import tap
-from vlprobe.encoders.text import Pieces, TextReader, need_text
+from vlprobe.encoders.text import Positions, TextReader, need_text, of_text
+from vlprobe.encoders.towers import of_image
 from vlprobe.errors import CheckpointError
 from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden
@@ -68,23 +68,21 @@ class Auto(Encoder):
         Raises:
             BadRow: no text, or no image, or one that the model cannot take.
         """
-        inputs, where = self._read(batch)
+        inputs, positions = self._read(batch)
         states, last = self._run(inputs)
-        nowhere = np.full((*where.role.shape, 4), np.nan, dtype=np.float32)
-        box = nowhere if isinstance(where, Pieces) else where.box
         return [
-            Hidden(layer, state, where.role, where.word, box)
+            Hidden(layer, state, *positions)
             for layer, state in zip(self.layers, [*states, *[last] * self.normed], strict=True)
         ]
 
-    def _read(self, batch: Sequence[Example]) -> tuple[dict[str, torch.Tensor], Pieces | Grid]:
+    def _read(self, batch: Sequence[Example]) -> tuple[dict[str, torch.Tensor], Positions]:
         """Return the inputs of the network, and what its positions are."""
         if self.stream == "vision":
             grid = self.images.grid(batch, pair(self.model.config.patch_size), None, self.before)
-            return {"pixel_values": grid.pixels}, grid
+            return {"pixel_values": grid.pixels}, of_image(grid)
         need_text(batch)
         pieces = self.text.read(batch)
-        return {"input_ids": pieces.ids, "attention_mask": pieces.mask.long()}, pieces
+        return {"input_ids": pieces.ids, "attention_mask": pieces.mask.long()}, of_text(pieces)
 
     def _run(self, inputs: dict[str, torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the residual stream and the last hidden state."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
 from vlprobe.encoders.taps import outputs, pooled, residual_blocks, tap
-from vlprobe.encoders.text import TextReader, need_text
+from vlprobe.encoders.text import TextReader, need_text, of_text
 from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden
 
@@ -80,11 +79,11 @@ class Bert(Encoder):
         with as_asked(self.device), tap(self.blocks, not self.second) as states, outputs(self.second) as second:
             output = self.run(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
         states[1:2] = second or states[1:2]
-        nowhere = np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
+        positions = of_text(pieces)
         named = {f"language.{index}": state for index, state in enumerate(states)}
         if self.normed:
             named["language.norm"] = output.last_hidden_state
-        hidden = [Hidden(layer, state, pieces.role, pieces.word, nowhere) for layer, state in named.items()]
+        hidden = [Hidden(layer, state, *positions) for layer, state in named.items()]
         return hidden + ([pooled("language.pooler", output.pooler_output)] if self.pooler else [])
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor) -> Any:

@@ -12,8 +12,8 @@ from vlprobe.encoders.fusion import Fusion, side_by_side
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.taps import residual_blocks, tap
-from vlprobe.encoders.text import Pieces, TextReader
-from vlprobe.encoders.towers import Positions, of_image, of_text
+from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
+from vlprobe.encoders.towers import of_image
 
 CLASSES = {"bridgetower": "BridgeTowerModel"}
 

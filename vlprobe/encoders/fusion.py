@@ -11,8 +11,8 @@ import torch
 
 from vlprobe.encoders.boxes import nothing
 from vlprobe.encoders.pixels import Grid
-from vlprobe.encoders.text import Pieces
-from vlprobe.encoders.towers import Pair, Positions, named, of_image, of_text
+from vlprobe.encoders.text import Pieces, Positions, of_text
+from vlprobe.encoders.towers import Pair, named, of_image
 from vlprobe.exact import as_asked
 from vlprobe.types import ROLES, Example, Hidden
 

@@ -17,8 +17,8 @@ from vlprobe.encoders.pixels import patch_roles
 from vlprobe.encoders.prompt import PromptReader, Prompts
 from vlprobe.encoders.sight import Eye, Seen
 from vlprobe.encoders.taps import outputs, residual_blocks, tap, tap_inputs
+from vlprobe.encoders.text import need_text_or_image
 from vlprobe.encoders.vlms import ROWS
-from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
 from vlprobe.images import image_size
 from vlprobe.types import ROLES, Example, Hidden
@@ -95,9 +95,7 @@ class Generative(Encoder):
                 has positions; a text with a masked word, or with what the model reads as a control token.
             CheckpointError: preprocessor, tokenizer and configuration do not belong together.
         """
-        for example in batch:
-            if example.text is None and example.image is None:
-                raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
+        need_text_or_image(batch)
         seen = [self.images.take(example) for example in batch if example.image is not None]
         prompts = self.reader.read(batch, seen)
         with (

@@ -17,7 +17,7 @@ from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.taps import outputs, pooled
-from vlprobe.encoders.text import TextReader
+from vlprobe.encoders.text import TextReader, of_text
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
@@ -106,11 +106,11 @@ class Lxmert(Encoder):
                 raise BadRow(example.place or example.id, f"example {example.id} has no text, and this model needs one")
         regions, pieces = self.images.read(batch), self.text.read(batch)
         found = self.states(pieces.ids, pieces.mask, regions.features, regions.boxes, regions.mask)
-        nowhere = np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
+        positions = of_text(pieces)
         wordless = np.full(regions.role.shape, -1, dtype=np.int32)
         hidden = [regions.hidden(self.device)]
         for k, state in enumerate(found.language):
-            hidden.append(Hidden(f"language.{k}", state, pieces.role, pieces.word, nowhere))
+            hidden.append(Hidden(f"language.{k}", state, *positions))
         for k, state in enumerate(found.vision):
             hidden.append(Hidden(f"vision.{k}", state, regions.role, wordless, regions.box))
         return hidden + ([pooled("language.pooler", found.pooler)] if self.pooler else [])

@@ -12,7 +12,7 @@ import torch
 from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader, nothing
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.taps import pooled
-from vlprobe.encoders.text import Pieces, TextReader
+from vlprobe.encoders.text import Pieces, TextReader, need_text_or_image
 from vlprobe.errors import BadRow
 from vlprobe.types import Example, Hidden
 
@@ -77,9 +77,7 @@ class OneStream(Encoder):
 
     def _read(self, batch: Sequence[Example]) -> tuple[Pieces | None, RegionBatch | None]:
         """Return the batch's texts and regions, None for what none of its examples has."""
-        for example in batch:
-            if example.text is None and example.image is None:
-                raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
+        need_text_or_image(batch)
         texts = [example for example in batch if example.text is not None]
         if texts and len(texts) < len(batch):
             lone = next(example for example in batch if example.text is None)

@@ -17,8 +17,7 @@ from vlprobe.encoders.fusion import Fusion, everywhere, side_by_side
 from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.taps import residual_blocks, tap
-from vlprobe.encoders.text import Pieces, TextReader
-from vlprobe.encoders.towers import Positions, of_text
+from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
 
 
 class QFormer(Fusion):

@@ -14,6 +14,8 @@ from vlprobe.errors import BadRow
 from vlprobe.types import MASK, ROLES, Example
 
 Span = tuple[int, int]
+Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Role, word and box of every position, as in `Hidden`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Pieces:
     """(batch, position) int8: index into `ROLES`."""
     word: np.ndarray
     """(batch, position) int32: index into `Example.words`, or -1."""
+
+
+def of_text(pieces: Pieces) -> Positions:
+    """Return what the positions of a text are."""
+    return pieces.role, pieces.word, np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
 
 
 class TextReader:
@@ -127,6 +134,17 @@ def need_text(batch: Sequence[Example]) -> None:
         if example.text is None:
             place = example.place or example.id
             raise BadRow(place, f"example {example.id} has no text, and this model reads text")
+
+
+def need_text_or_image(batch: Sequence[Example]) -> None:
+    """Refuse an example with nothing to read.
+
+    Raises:
+        BadRow: there is one.
+    """
+    for example in batch:
+        if example.text is None and example.image is None:
+            raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
 
 
 def replace_mask(text: str, words: Sequence[Span], token: str) -> tuple[str, tuple[Span, ...]]:

@@ -18,7 +18,8 @@ from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.pixels import ImageReader, patch_roles
 from vlprobe.encoders.stages import cells
 from vlprobe.encoders.taps import pooled, tap
-from vlprobe.encoders.towers import FEATURE_MAP, Positions
+from vlprobe.encoders.text import Positions
+from vlprobe.encoders.towers import FEATURE_MAP
 from vlprobe.errors import CheckpointError
 from vlprobe.exact import as_asked
 from vlprobe.types import ROLES, Example, Hidden

@@ -6,13 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.pixels import Grid, ImageReader, Size
 from vlprobe.encoders.taps import pooled, residual_blocks
-from vlprobe.encoders.text import Pieces, TextReader
+from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden, Modality
@@ -23,8 +22,6 @@ VECTORS = ("pooler", "projection")
 
 FEATURE_MAP = 4
 """Axes of the state of a convolutional tower."""
-Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Role, word and box of every position, as in `Hidden`."""
 
 
 class Pair(Encoder):
@@ -164,11 +161,6 @@ def addresses(stream: str, config: Any) -> dict[str, int]:
     """
     names = [*(str(index) for index in range(config.num_hidden_layers + 1)), "norm", "pooler"]
     return dict.fromkeys((f"{stream}.{name}" for name in names), config.hidden_size)
-
-
-def of_text(pieces: Pieces) -> Positions:
-    """Return what the positions of a text are."""
-    return pieces.role, pieces.word, np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
 
 
 def of_image(grid: Grid) -> Positions:

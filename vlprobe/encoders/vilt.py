@@ -18,8 +18,7 @@ from vlprobe.encoders.loading import load_network, load_processor, load_tokenize
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
-from vlprobe.encoders.text import TextReader
-from vlprobe.errors import BadRow
+from vlprobe.encoders.text import TextReader, need_text_or_image
 from vlprobe.exact import as_asked
 from vlprobe.images import image_size
 from vlprobe.types import Example, Hidden
@@ -124,9 +123,7 @@ class Vilt(Encoder):
             BadRow: an image that cannot be decoded; a text of more tokens than the model has positions (40);
                 neither text nor image.
         """
-        for example in batch:
-            if example.text is None and example.image is None:
-                raise BadRow(example.place or example.id, f"example {example.id} has neither text nor image")
+        need_text_or_image(batch)
         pieces = self.text.read(batch)
         pixels = pixel_mask = None
         frames: list[Frame] = []
