@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from vlprobe.errors import CheckpointError
 from vlprobe.types import ROLES, Hidden
@@ -37,7 +38,7 @@ def tap(blocks: Sequence[nn.Module], chained: bool = True) -> Iterator[list[torc
 
     def before(number: int) -> Any:
         def look(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-            given = positional[0] if positional else named["hidden_states"]
+            given = _given(positional, named)
             if number == 0 and not states:
                 states.append(given)
             elif len(states) != number + 1 or not (given is states[-1] or torch.equal(given, states[-1])):
@@ -50,16 +51,13 @@ def tap(blocks: Sequence[nn.Module], chained: bool = True) -> Iterator[list[torc
         return look
 
     def after(module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
-        states.append(output[0] if isinstance(output, (tuple, list)) else output)
+        states.append(_part(output, 0))
 
     watched = enumerate(blocks if chained else blocks[:1])
     hooks = [block.register_forward_pre_hook(before(number), with_kwargs=True) for number, block in watched]
     hooks += [block.register_forward_hook(after) for block in blocks]
-    try:
+    with _removed(hooks):
         yield states
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -78,16 +76,12 @@ def tap_inputs(blocks: Sequence[nn.Module]) -> Iterator[list[torch.Tensor]]:
     states: list[torch.Tensor] = []
 
     def before(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        states.append(positional[0] if positional else named["hidden_states"])
+        states.append(_given(positional, named))
 
     hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
-    try:
-        with outputs([(blocks[-1], 0)]) as last:
-            yield states
-            states += last
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with _removed(hooks), outputs([(blocks[-1], 0)]) as last:
+        yield states
+        states += last
 
 
 @contextmanager
@@ -104,16 +98,35 @@ def outputs(points: Sequence[tuple[nn.Module, int]]) -> Iterator[list[torch.Tens
 
     def keep(part: int) -> Any:
         def after(module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
-            states.append(output[part] if isinstance(output, (tuple, list)) else output)
+            states.append(_part(output, part))
 
         return after
 
     hooks = [module.register_forward_hook(keep(part)) for module, part in points]
-    try:
+    with _removed(hooks):
         yield states
+
+
+@contextmanager
+def _removed(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Take hooks away at the end, also where the network failed."""
+    try:
+        yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _given(positional: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor:
+    """Return the stream that a block is called with."""
+    given: torch.Tensor = positional[0] if positional else named["hidden_states"]
+    return given
+
+
+def _part(output: Any, part: int) -> torch.Tensor:
+    """Return the part that is meant of what a module puts out, where that is a tuple."""
+    meant: torch.Tensor = output[part] if isinstance(output, (tuple, list)) else output
+    return meant
 
 
 def residual_blocks(model: nn.Module, paths: Sequence[str], expected: int) -> list[nn.Module]:
