@@ -94,7 +94,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
 
         own = load_own(settings.file, settings.kind or "", settings.options, folder)
         own.name = settings.name or Path(settings.file).stem
-        own.stage, own.family = settings.stage, settings.kind or ""
+        own.stage = settings.stage
         _refuse_unsound(own, f"{settings.file}, class {settings.kind}")
         return own
     family, source, revision = _split(settings.model or "", settings.revision, folder)

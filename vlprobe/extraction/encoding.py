@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vlprobe.digest import digest
+from vlprobe.encoders.encoder import profile
 from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.exact import precision
 from vlprobe.extraction.budget import Budget
@@ -62,15 +63,16 @@ def _shard(passes: Sequence[Forward]) -> str:
 
 def manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:
     """Return what a person wants to know of a folder of shards."""
+    known = profile(encoder)
     return {
-        "model": encoder.name,
-        "family": encoder.family or type(encoder).__name__,
-        "stage": encoder.stage,
-        "revision": encoder.revision,
-        "usage": dict(encoder.usage),
+        "model": known.name,
+        "family": known.family,
+        "stage": known.stage,
+        "revision": known.revision,
+        "usage": known.usage,
         "precision": numbers.run,
         "dtype": numbers.kept,
-        "layers": dict(encoder.layers),
+        "layers": known.layers,
     }
 
 
