@@ -182,7 +182,7 @@ def test_processes_and_job_arrays_give_the_same_as_one_process(tmp_path, process
         (each.layer, each.score, each.interval) for each in plain
     ]
     array = own_study(tmp_path, tmp_path / "array")
-    *counts, again = [array.represent((part, 3)) for part in (2, 3, 1, 2)]
+    *counts, again = [array.represent((part, 3)).inputs for part in (2, 3, 1, 2)]
     assert min(counts) > 0 and again == 0
     assert array.plan().forward_passes == 0
     gathered = own_study(tmp_path, tmp_path / "array")

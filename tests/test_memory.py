@@ -44,7 +44,7 @@ table, folder = sys.argv[1:]
 settings = {"models": [{"file": "own.py", "class": "Wide"}], "output": f"{folder}/output", "store": f"store-{table}"}
 task = {"name": "t", "level": "language", "table": table}
 study = Study.from_settings(folder, name="m", tasks=[task], **settings)
-done = study.represent((1, 1))
+done = study.represent((1, 1)).inputs
 """
 PEAK = """
 import resource
@@ -144,7 +144,7 @@ from vlprobe.study import Study
 key, place, folder = sys.argv[1:]
 settings = {"models": [{"file": "looks.py", "class": "Looks"}], "output": f"{folder}/output", "store": f"store-{place}"}
 task = {"name": "t", "level": "vision", key: place, "columns": {"label": "cls"}}
-done = Study.from_settings(folder, name="m", tasks=[task], **settings).represent((1, 1))
+done = Study.from_settings(folder, name="m", tasks=[task], **settings).represent((1, 1)).inputs
 """
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from test_engines import files, own_study
 from test_study import study
 from toys import Toy, colour_task
-from vlprobe.errors import BadRow, DataError, StudyError
+from vlprobe.errors import BadRow, DataError
 from vlprobe.findings import read_findings
 from vlprobe.listening import Layer
 from vlprobe.probes.linear import Ridge
@@ -21,7 +21,7 @@ from vlprobe.report.page import page
 from vlprobe.report.summary import summarise
 from vlprobe.report.tables import long_table, main_table, markdown
 from vlprobe.report.terminal import print_tables
-from vlprobe.run import _parts
+from vlprobe.run import Part, _parts
 from vlprobe.types import Example, Task
 
 CONDITIONS = ["matched", "mismatched", "matched>mismatched"]
@@ -135,6 +135,94 @@ def test_what_was_killed_goes_on_with_the_buckets_that_are_there(tmp_path, full,
     }
 
 
+@pytest.fixture
+def scarce(monkeypatch):
+    """No room for representations; buckets of 60 inputs that go by in chunks of 7."""
+    monkeypatch.setattr("vlprobe.streams.BUCKET", 60)
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 7)
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 10**6)
+    monkeypatch.setattr("vlprobe.plan.Plan.feature_bytes", 10**9)
+
+
+def shared(folder):
+    """Return a study of two models and two tasks, which have some inputs in common: 3 buckets of each part."""
+    settings = {"tasks": [colour_task(), numbers_task()], "controls": ["shuffled-labels"]}
+    return study(folder, [Toy(), Toy("viewer", ("image",))], **settings)
+
+
+def test_tasks_of_an_array_share_the_buckets(tmp_path, scarce):
+    """In any order, and as often as they like; then who gathers runs no model, and has the bits of one process."""
+    shared(tmp_path / "whole").run()
+    rounds = []
+    for order in ((2, 3, 3, 1), (1, 2, 3), (3, 1, 2), (2,)):
+        rounds.append([shared(tmp_path / "array").represent((part, 3)) for part in order])
+    (first, _, again, last), *_, (done,) = rounds
+    assert first.inputs and again.inputs == 0 and done == Part(0)
+    assert first.waits == tuple(
+        f"{name}, train: {left} of 4 buckets are not there yet" for name, left in (("toy", 3), ("viewer", 2))
+    )
+    assert all(
+        line.split(":")[0].endswith("validation") for line in last.waits
+    )  # train was complete with the last task
+    assert [any(part.waits for part in each) for each in rounds] == [True, True, True, False]
+    assert not (tmp_path / "array" / "results.jsonl").exists()
+    inputs = sum(part.inputs for each in rounds for part in each)
+    assert inputs == shared(tmp_path / "new").plan().forward_passes
+    gathered = shared(tmp_path / "array")
+    plan = gathered.plan()
+    assert (plan.forward_passes, plan.streaming) == (0, True) and plan.probes
+    gathered.run()
+    assert not any(toy.seen for toy in gathered.toys)
+    assert files(tmp_path / "array") == files(tmp_path / "whole")
+
+
+def test_who_gathers_does_what_tasks_of_an_array_have_left(tmp_path, scarce):
+    shared(tmp_path / "whole").run()
+    done = shared(tmp_path / "array").represent((3, 3)).inputs
+    gathered = shared(tmp_path / "array")
+    left, every = gathered.plan().forward_passes, shared(tmp_path / "new").plan().forward_passes
+    assert 0 < done == every - left
+    gathered.run()
+    assert sum(len(toy.seen) for toy in gathered.toys) == left
+    assert files(tmp_path / "array") == files(tmp_path / "whole")
+    assert shared(tmp_path / "array").represent((1, 3)) == Part(0)  # a task that comes too late
+
+
+def test_what_is_run_together_does_not_depend_on_what_is_left(tmp_path, scarce, monkeypatch):
+    """A task that was killed between the files of two cells leaves the last bits as they are."""
+    from vlprobe.streams import passing
+
+    shared(tmp_path / "whole").run()
+    real, done = passing.save, []
+
+    def save(path, arrays):
+        if len(done) == 1:
+            raise DataError("killed")
+        done.append(path)
+        real(path, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlprobe.streams.passing.save", save)
+        with pytest.raises(DataError, match="killed"):
+            shared(tmp_path / "killed").represent((1, 1))
+    assert shared(tmp_path / "killed").represent((1, 1)).inputs
+    shared(tmp_path / "killed").run()
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_what_has_begun_to_go_by_goes_on_so(tmp_path, scarce, monkeypatch):
+    """Tasks of an array, and who gathers, are of one mind, though there is room in the meantime."""
+    first = shared(tmp_path).plan()
+    shared(tmp_path).represent((1, 3))
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 10**12)
+    plan = shared(tmp_path).plan()
+    assert plan.streaming and plan.notes[0].startswith("representations of this study have gone by already")
+    assert 0 < plan.statistics < first.statistics and plan.statistics_together < first.statistics_together
+    results = shared(tmp_path).run()
+    assert {result.probe for result in results if result.layer} == {"streaming-lda", "streaming-ridge"}
+    assert not shared(tmp_path / "other").plan().streaming
+
+
 def test_engines_leave_the_same_bits(tmp_path, monkeypatch, one_thread):
     from vlprobe.engines import Processes
 
@@ -158,9 +246,11 @@ def test_what_does_not_fit_at_all_is_refused(tmp_path, monkeypatch):
         study(tmp_path).run()
     with pytest.raises(DataError, match="holds neither"):
         study(tmp_path).represent((1, 3))
-    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 35_000)
-    with pytest.raises(StudyError, match="run it without --shard"):
-        study(tmp_path, controls=["shuffled-labels"]).represent((1, 3))
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 50_000)
+    both = {"models": [Toy(), Toy("other")], "tasks": [colour_task(600)], "controls": ["shuffled-labels"]}
+    assert study(tmp_path, **both).plan().streaming
+    with pytest.raises(DataError, match="the statistics of all models.*run without --shard, which needs room for one"):
+        study(tmp_path, **both).represent((1, 3))
 
 
 def test_it_is_never_passed_off_as_the_linear_probe(tmp_path, full, capsys):

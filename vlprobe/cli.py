@@ -41,7 +41,9 @@ Output = Annotated[Path | None, typer.Option(help="Results folder.", show_defaul
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, auto.", show_default=False)]
 Shard = Annotated[
     str | None,
-    typer.Option(metavar="K/N", help="Compute part K of N of the representations, and no probes.", show_default=False),
+    typer.Option(
+        metavar="K/N", help="Compute part K of N of what models are run on, and no probes.", show_default=False
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option(help="Processes that run models; one for each GPU, else one.", min=1, show_default=False)
@@ -91,8 +93,14 @@ def run(
     chosen = None if (engine, workers, address) == (None, None, None) else open_engine(engine, workers, address)
     try:
         if shard is not None:
-            count = opened.represent(_part(shard), progress=True, engine=chosen)
-            typer.echo(f"shard {shard}: {count:,} inputs done; the others of this shard were there")
+            done = opened.represent(_part(shard), progress=True, engine=chosen)
+            typer.echo(f"shard {shard}: {done.inputs:,} inputs done; the others of this shard were there")
+            for line in done.waits:
+                typer.echo(f"waiting: {line}")
+            if done.waits:
+                typer.echo(
+                    "once the other tasks have ended, submit all again, or run without --shard: it does the rest"
+                )
             return
         before = len(opened.results().known)
         results = opened.run(progress=True, engine=chosen)

@@ -101,17 +101,24 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def check_space(plan: Plan, folder: Path) -> None:
+def check_space(plan: Plan, folder: Path, shared: bool = False) -> None:
     """Refuse to start what the disk cannot hold.
 
     Args:
         plan: what is to be computed.
         folder: of the store.
+        shared: whether several processes have a part each, and the statistics of all models wait to be gathered.
 
     Raises:
         DataError: the statistics of representations that are not kept take more than there is.
     """
     free = free_space(folder)
+    if shared and plan.statistics <= free < plan.statistics_together:
+        raise DataError(
+            f"{folder} has {free / 1e9:.3g} GB of room, and the statistics of all models, which a job array makes "
+            f"before they are gathered, take {plan.statistics_together / 1e9:.3g} GB; name a `store` on a larger disk, "
+            "give each model a study of its own, or run without --shard, which needs room for one model's at a time"
+        )
     if plan.statistics > free:
         raise DataError(
             f"{folder} has {free / 1e9:.3g} GB of room: it holds neither the representations of this study nor their "

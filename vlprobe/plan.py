@@ -22,7 +22,7 @@ from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import check_pooling
 from vlprobe.splits import Parts, cut
 from vlprobe.store import Store
-from vlprobe.streams import buckets, passes_of, statistics_size
+from vlprobe.streams import buckets, folder, passes_of, statistics_lacking
 from vlprobe.study_file import StudyFile
 from vlprobe.types import SPLITS, Task
 
@@ -66,7 +66,10 @@ class Plan:
     done: int
     """Results that are there already."""
     statistics: int = 0
-    """Bytes of disk that the statistics of representations take that are not kept; 0: they are kept."""
+    """Bytes of disk that the statistics of representations that are not kept still take: of the model that has most,
+    for one model's are gone before the next one's come."""
+    statistics_together: int = 0
+    """The same of all models: those that a job array makes wait for each other."""
 
     @property
     def forward_passes(self) -> int:
@@ -133,6 +136,19 @@ def make_plan(
     return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images, tuple(waiting), probes, there)
 
 
+def begun(plan: Plan, store: Store, done: Mapping[str, object]) -> bool:
+    """Say whether representations of a plan have gone by already: statistics of some cell that lacks results are there.
+
+    Args:
+        plan: of the study, were they kept.
+        store: where statistics are, too.
+        done: keys of the results that are there.
+    """
+    if not (store.folder / "streams").is_dir():
+        return False
+    return any(folder(store.folder, cell).is_dir() for cell in _progress(plan.cells, store, done)[2])
+
+
 def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]) -> Plan:
     """Return the plan of a study whose representations are not kept: one probe listens to those that are still lacking.
 
@@ -146,12 +162,11 @@ def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]
     those = {id(cell) for cell in lacking}  # what the linear probe has answered stays as it is
     cells = tuple(replace(cell, streaming=id(cell) in those) for cell in plan.cells)
     probes, there, unfinished = _progress(cells, store, done)
-    waiting, size = [], 0
+    waiting, sizes = [], [0]
     for inside in by_model(unfinished).values():
-        passes = passes_of(inside)
-        every = [cell for cell in cells if cell.called == inside[0].called]
-        size = max(size, statistics_size(inside, buckets(every)))  # a model's are gone before the next one's come
-        waiting.append(Waiting(inside[0].called, passes, 0, 0))
+        count = buckets([cell for cell in cells if cell.called == inside[0].called])
+        waiting.append(Waiting(inside[0].called, passes_of(inside, count, store.folder), 0, 0))
+        sizes.append(statistics_lacking(inside, count, store.folder))
     lost = [name for name in file.probes if name != "linear"]
     lost += [listening.CONTROL_TASK] if any(cell.drawn and cell.streaming for cell in cells) else []
     notes = [f"{name}: not done, it needs representations that are kept" for name in lost]
@@ -162,7 +177,8 @@ def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]
         waiting=tuple(waiting),
         probes=probes,
         done=there,
-        statistics=size,
+        statistics=max(sizes),
+        statistics_together=sum(sizes),
     )
 
 

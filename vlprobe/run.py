@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -12,7 +12,7 @@ import numpy as np
 
 from vlprobe.cells import Cell, Wanted
 from vlprobe.engines import Engine
-from vlprobe.errors import DataError, StudyError, VlprobeError
+from vlprobe.errors import DataError, VlprobeError
 from vlprobe.extraction import features, layers_of, left_out
 from vlprobe.extraction.jobs import Asked, Jobs, Shelf, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
@@ -21,7 +21,7 @@ from vlprobe.plan import Plan
 from vlprobe.results import Results
 from vlprobe.similarity.measure import tell_similarity
 from vlprobe.store import Damaged, Store
-from vlprobe.streams import buckets, folder
+from vlprobe.streams import Passing, buckets, folder
 from vlprobe.streams.fitting import forget, go_by, hear
 from vlprobe.streams.passing import pass_by
 from vlprobe.study_file import StudyFile
@@ -95,8 +95,18 @@ def _tell(results: Results, found: list[Result], complete: bool) -> None:
     write_reliance(results, find_reliance(results, found), complete)
 
 
-def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int], progress: bool) -> int:
-    """Compute one part of the representations that a plan lacks, no probes; return the inputs that it was run on.
+@dataclass(frozen=True)
+class Part:
+    """What one of several processes did."""
+
+    inputs: int
+    """How many inputs it ran models on."""
+    waits: tuple[str, ...] = ()
+    """What it could not do yet, a line each: probes that answer on validation and test are fitted on train first."""
+
+
+def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int], progress: bool) -> Part:
+    """Compute one part of the representations that a plan lacks, or of their statistics where they go by; no probes.
 
     Parts are of the same jobs, whoever computes them and however often: any number of processes may take one each.
 
@@ -109,15 +119,11 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
     """
     part, parts = shard
     todo = Jobs(())
-    if plan.streaming:
-        raise StudyError(
-            f"shard {part}/{parts}: the disk does not hold the representations of this study, and parts of what goes "
-            "by cannot be gathered later; run it without --shard (--workers and --engine divide the work), or name a "
-            "`store` on a larger disk"
-        )
     for _, same_model in groupby(plan.cells, key=lambda cell: cell.called):
-        todo += _jobs(list(same_model), results, workplace)
+        kept = [cell for cell in same_model if not cell.streaming]
+        todo += _jobs(kept, results, workplace) if kept else Jobs(())
     told: list[int] = []
+    waits: tuple[str, ...] = ()
     with _bars(plan, progress) as bars:
 
         def advance(count: int) -> None:
@@ -127,7 +133,41 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
         with at_hand(workplace.shelf, advance):
             for count in workplace.engine.map(work, todo[part - 1 :: parts]):
                 advance(count)
-    return sum(told)
+            if plan.streaming:
+                waits = _pass_part(plan, results, workplace, shard, advance)
+    return Part(sum(told), waits)
+
+
+def _pass_part(
+    plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int], advance: Callable[[int], None]
+) -> tuple[str, ...]:
+    """Let one part of the buckets go by, as far as what other processes do is there; return what is not.
+
+    Once more over all models, as long as another process has brought something in the meantime.
+    """
+    part, parts = shard
+    models, first = [], 0
+    for called, same_model in groupby(plan.cells, key=lambda cell: cell.called):
+        cells = list(same_model)
+        count = buckets(cells)
+        mine = [number for number in range(count) if (first + number) % parts == part - 1]
+        first += count
+        passing = [cell for cell in cells if cell.streaming and _lacks(cell, results, workplace.store)]
+        models.append((called, passing, count, mine))
+
+    def run_jobs(jobs: Sequence[Passing]) -> None:
+        for count in workplace.engine.map(pass_by, jobs):
+            advance(count)
+
+    waits: tuple[str, ...] = ()
+    before: tuple[str, ...] | None = None
+    while waits != before:
+        before, waits = waits, ()
+        for called, passing, count, mine in models:
+            name, left = go_by(passing, count, workplace.asked[called], run_jobs, mine)
+            if left:
+                waits += (f"{called}, {name}: {left} of {count} buckets are not there yet",)
+    return waits
 
 
 def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> Jobs:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vlprobe.extraction.jobs import Asked, Shelf
     from vlprobe.plan import Plan
     from vlprobe.results import Results
-    from vlprobe.run import Workplace
+    from vlprobe.run import Part, Workplace
     from vlprobe.store import Store
     from vlprobe.types import Result, Task
 
@@ -179,18 +179,26 @@ class Study:
             VlprobeError: what `run` would raise about files, models, tasks, layers, images and splits.
         """
         from vlprobe import estimate
-        from vlprobe.plan import make_plan, stream
+        from vlprobe.plan import begun, make_plan, stream
 
         untrained = self.untrained()
         known = self.results().known
         plan = make_plan(self.file, self.models(), self.tasks(), self.store(), known, untrained.twins)
         free, store = estimate.free_space(self.store().folder), self.store()
+        said = ""
         if plan.feature_bytes > free:
             said = (
                 f"the representations take {plan.feature_bytes / 1e9:.3g} GB, and {store.folder} has {free / 1e9:.3g} "
                 "GB of room: they are not kept. streaming-lda (classes) and streaming-ridge (numbers) listen as they "
                 "go by, in place of the linear probe, with which they are not to be compared"
             )
+        elif begun(plan, store, known):  # tasks of a job array, and who gathers, must not be of two minds
+            said = (
+                f"representations of this study have gone by already, and left their statistics in {store.folder}: it "
+                "goes on with streaming-lda and streaming-ridge. There is room to keep them now: for the linear probe, "
+                "remove the statistics first, vlprobe store prune --model NAME"
+            )
+        if said:
             plan = stream(replace(plan, notes=(said, *plan.notes)), self.file, store, known)
         return replace(plan, notes=plan.notes + untrained.notes)
 
@@ -216,8 +224,8 @@ class Study:
         with self._workplace(engine) as workplace:
             return run(plan, results, workplace, progress)
 
-    def represent(self, shard: tuple[int, int], progress: bool = False, engine: Engine | None = None) -> int:
-        """Compute one part of the representations, for a later `run` to gather; return the inputs done.
+    def represent(self, shard: tuple[int, int], progress: bool = False, engine: Engine | None = None) -> Part:
+        """Compute one part of the representations, or of their statistics, for a later `run` to gather.
 
         Args:
             shard: (which part, of how many), from 1: what one task of a job array does, as often as it likes.
@@ -234,7 +242,7 @@ class Study:
         if not 1 <= shard[0] <= shard[1]:
             raise StudyError(f"shard {shard[0]}/{shard[1]}: give K/N with K from 1 to N, e.g. 3/16")
         plan = self.plan()
-        check_space(plan, self.store().folder)
+        check_space(plan, self.store().folder, shared=True)
         with self._workplace(engine) as workplace:
             return represent(plan, self.results(), workplace, shard, progress)
 

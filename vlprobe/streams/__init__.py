@@ -3,12 +3,13 @@
 Every part of a cell goes by in turn: train leaves moments, of which probes of every strength are fitted; validation
 leaves moments and what these got right, by which the strength is chosen; test leaves the answers of the probe that is
 fitted on both. Inputs are dealt into buckets by their content. A bucket of a part is the unit of work: it is run in one
-order, its statistics are one file, and files are merged in their order: so the numbers are the same on every engine.
+order, its statistics are one file, and files are merged in their order: so the numbers are the same on every engine,
+and however many processes share the buckets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Passing:
     home: str
     """Its content address in the store."""
     streams: tuple[Stream, ...]
-    """Of all cells."""
+    """Of all cells, those whose statistics are there included: what is run together must not depend on what is left."""
 
 
 def folder(store: Path, cell: Cell) -> Path:
@@ -88,6 +89,13 @@ def statistics_size(cells: Sequence[Cell], count: int) -> int:
     return size
 
 
+def statistics_lacking(cells: Sequence[Cell], count: int, store: Path) -> int:
+    """Return about how many bytes the statistics of a model's cells still take, beside those that are there."""
+    places = places_of(cells, store)
+    there = sum(path.stat().st_size for place in places for path in place.glob("*.npz"))
+    return max(statistics_size(list(places.values()), count) - there, 0)
+
+
 def within(extraction: Extraction, part: Mapping[str, str], name: str) -> Extraction:
     """Return the examples of one part."""
     sides = {
@@ -102,30 +110,47 @@ def extraction_of(cell: Cell, part: str) -> Extraction:
     return within(cell.tested if part == "test" else cell.trained, cell.part, part)
 
 
-def passes_of(cells: Sequence[Cell]) -> Rounds:
-    """Return the forward passes of one model: the parts of its cells go by one after the other."""
-    return Rounds([forwards(extraction_of(cell, part) for cell in cells) for part in SPLITS])
+def places_of(cells: Sequence[Cell], store: Path) -> dict[Path, Cell]:
+    """Return folder of statistics -> cell, of one model's; two conditions may show a model the same."""
+    return {folder(store, cell): cell for cell in cells}
 
 
-def passings(cells: Sequence[Cell], part: str, count: int, asked: Asked) -> list[Passing]:
-    """Return the jobs of one part of a model's cells: always the same ones for the same cells."""
-    distinct = {folder(asked.store, cell): cell for cell in cells}  # two conditions may show a model the same
-    whole = [(cell, extraction_of(cell, part), _labels(cell, part)) for cell in distinct.values()]
+def files_of(place: Path, part: str, count: int) -> list[Path]:
+    """Return the files of a part's buckets, in the order in which they are merged."""
+    return [place / f"{part}-{number}-{count}.npz" for number in range(count)]
+
+
+def lacking(places: Collection[Path], part: str, count: int) -> list[int]:
+    """Return the buckets of a part that have not left their statistics in all of some folders."""
+    there = [[path.exists() for path in files_of(place, part, count)] for place in places]
+    return [number for number in range(count) if not all(each[number] for each in there)]
+
+
+def passes_of(cells: Sequence[Cell], count: int, store: Path) -> Rounds:
+    """Return the forward passes that one model still lacks: the parts of its cells go by one after the other."""
+    places, rounds = places_of(cells, store), []
+    for part in SPLITS:
+        left = lacking(places, part, count)
+        rounds.append(forwards(_dealt(extraction_of(cell, part), count, left) for cell in places.values()))
+    return Rounds(rounds)
+
+
+def passings(cells: Sequence[Cell], part: str, count: int, asked: Asked, numbers: Sequence[int]) -> list[Passing]:
+    """Return the jobs of some buckets of one part of a model's cells: always the same ones for the same cells."""
+    if not numbers:
+        return []
+    places = places_of(cells, asked.store)
+    whole = [(cell, place, extraction_of(cell, part), _labels(cell, part)) for place, cell in places.items()]
     made = []
-    for number in range(count):
+    for number in numbers:
         streams = []
-        for cell, extraction, labels in whole:
-            here = {
-                side: questions.take(_bucket(questions, count) == number)
-                for side, questions in extraction.sides.items()
-            }
-            place = folder(asked.store, cell)
+        for cell, place, extraction, labels in whole:
             streams.append(
                 Stream(
-                    path=place / f"{part}-{number}-{count}.npz",
+                    path=files_of(place, part, count)[number],
                     part=part,
                     fitted=place / AFTER["validation" if part == "test" else "train"],
-                    extraction=replace(extraction, sides=here),
+                    extraction=_dealt(extraction, count, [number]),
                     layers=(*cell.layers, *cell.zeroth),
                     classes=bool(cell.task.classes),
                     labels=labels,
@@ -133,6 +158,17 @@ def passings(cells: Sequence[Cell], part: str, count: int, asked: Asked) -> list
             )
         made.append(Passing(asked, cells[0].trained.home, tuple(streams)))
     return made
+
+
+def _dealt(extraction: Extraction, count: int, numbers: Sequence[int]) -> Extraction:
+    """Return the examples whose inputs are dealt into some buckets."""
+    if len(numbers) == count:
+        return extraction
+    sides = {
+        side: questions.take(np.isin(_bucket(questions, count), numbers))
+        for side, questions in extraction.sides.items()
+    }
+    return replace(extraction, sides=sides)
 
 
 def _bucket(questions: Questions, count: int) -> np.ndarray:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 
 from vlprobe.errors import DataError
 from vlprobe.probes.moments import Moments
 
+if TYPE_CHECKING:
+    from vlprobe.cells import Cell
+
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 """What numpy raises over files that are no archive of arrays."""
+ABOUT = "about.json"
+"""What a person reads to know what a folder holds."""
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -23,7 +31,8 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         DataError: the disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    # A name of its own: processes of several machines may have one number.
+    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -33,10 +42,14 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"statistics cannot be written to {path.parent} ({error}); what is finished is kept. Make room, or name "
-            "another folder with `store` in the study or VLPROBE_CACHE"
-        ) from error
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(place: Path, error: OSError) -> DataError:
+    return DataError(
+        f"statistics cannot be written to {place} ({error}); what is finished is kept. Make room, or name another "
+        "folder with `store` in the study or VLPROBE_CACHE"
+    )
 
 
 def read(path: Path, start: str = "") -> dict[str, np.ndarray]:
@@ -63,3 +76,24 @@ def moments_of(name: str, arrays: Mapping[str, np.ndarray]) -> Moments | None:
     if f"{name}|count" not in arrays:
         return None
     return Moments(*(arrays[f"{name}|{each}"] for each in ("classes", "count", "mean", "scatter")))
+
+
+def describe(place: Path, cell: Cell) -> None:
+    """Write down what a folder holds the statistics of, unless it is there.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written to.
+    """
+    path, model = place / ABOUT, cell.model
+    if path.exists():
+        return
+    said: dict[str, str | int] = {"model": model.name, "stage": model.stage, "revision": model.revision}
+    said |= {"task": cell.task.name, "condition": cell.condition, "seed": cell.seed}
+    temporary = path.with_name(f"{ABOUT}.{uuid4().hex}.tmp")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(place, error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from vlprobe.probes.streaming import (
     choose_plane,
 )
 from vlprobe.statistics import interval, score
-from vlprobe.streams import AFTER, Passing, controls_of, folder, passings
-from vlprobe.streams.files import moments_of, read, save
+from vlprobe.streams import AFTER, Passing, controls_of, files_of, lacking, passings, places_of
+from vlprobe.streams.files import describe, moments_of, read, save
 from vlprobe.types import Predictions
 
 LITTLE = 1e-6
@@ -72,7 +72,7 @@ def fit(cell: Cell, place: Path, count: int) -> None:
     controls = controls_of(cell)
     found: dict[str, np.ndarray] = {}
     for name in _names(cell, controls):
-        whole = _merged([place / f"train-{number}-{count}.npz" for number in range(count)], name)
+        whole = _merged(files_of(place, "train", count), name)
         if whole is None:
             continue  # the unit has no positions in this layer
         if cell.task.classes:  # ridge regression needs no more than moments of validation, too
@@ -101,8 +101,7 @@ def discriminants(moments: Moments, shrinkages: Sequence[float]) -> list[Discrim
 def choose(cell: Cell, place: Path, count: int) -> None:
     """Choose each probe's strength by what validation has left, and fit it on train and validation together."""
     found: dict[str, np.ndarray] = {}
-    held = [place / f"validation-{number}-{count}.npz" for number in range(count)]
-    trained = [place / f"train-{number}-{count}.npz" for number in range(count)]
+    trained, held = (files_of(place, part, count) for part in ("train", "validation"))
     for name in _names(cell, controls_of(cell)):
         fitted, held_out = _merged(trained, name), _merged(held, name)
         if fitted is None or held_out is None:
@@ -122,22 +121,40 @@ def choose(cell: Cell, place: Path, count: int) -> None:
     save(place / AFTER["validation"], found | {"count": np.array(count)})
 
 
-def go_by(cells: Sequence[Cell], count: int, asked: Asked, run: Callable[[Sequence[Passing]], None]) -> None:
+def go_by(
+    cells: Sequence[Cell],
+    count: int,
+    asked: Asked,
+    run: Callable[[Sequence[Passing]], None],
+    mine: Collection[int] | None = None,
+) -> tuple[str, int]:
     """Let the parts of one model's cells go by one after the other, and fit between them; what is there is not redone.
+
+    Whoever finds all buckets of a part fits; of the same files, all fit the same.
 
     Args:
         cells: that lack results.
         count: of the buckets.
         asked: the model.
         run: runs jobs, with `pass_by`.
+        mine: buckets to run, where other processes have the others; None: all.
+
+    Returns:
+        The first part that lacks buckets of others, and how many; "" and 0: everything has gone by.
     """
-    places = {folder(asked.store, cell): cell for cell in cells}
+    places = places_of(cells, asked.store)
+    for place, cell in places.items():
+        describe(place, cell)
     for part, then in (("train", fit), ("validation", choose), ("test", None)):
-        if places:
-            run(passings(cells, part, count, asked))
+        left = lacking(places, part, count)
+        run(passings(cells, part, count, asked, [number for number in left if mine is None or number in mine]))
+        left = lacking(places, part, count)
+        if left:
+            return part, len(left)
         for place, cell in places.items():
             if then is not None and not (place / AFTER[part]).exists():
                 then(cell, place, count)
+    return "", 0
 
 
 def forget(cell: Cell, place: Path) -> None:
@@ -149,7 +166,7 @@ def hear(cell: Cell, place: Path) -> dict[tuple[str, str], Heard]:
     """Return (layer, control) -> what the probe made of it, by the answers that test has left."""
     chosen = read(place / AFTER["validation"])
     count = int(chosen["count"])
-    parts = [read(place / f"test-{number}-{count}.npz") for number in range(count)]
+    parts = [read(path) for path in files_of(place, "test", count)]
     at = {example.id: number for number, example in enumerate(cell.tested.examples)}
     heard = {}
     for name in _names(cell, controls_of(cell)):

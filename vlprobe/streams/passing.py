@@ -112,7 +112,8 @@ def pass_by(job: Passing) -> int:
     encoder, store, advance, told = at_work(asked)
     store.describe(job.home, manifest(encoder, asked.numbers))
     sums = [_Sum(each, read(each.fitted) if each.part != "train" else {}, {}, {}) for each in waiting]
-    for chunk in chunks(forwards(stream.extraction for stream in waiting)):
+    # Of all streams: the last bits of a sum are also those of which rows were run together.
+    for chunk in chunks(forwards(stream.extraction for stream in job.streams)):
         sections = Chunk(encoder, chunk, asked.numbers, asked.bad_rows).encode(asked.batch_size, advance)
         _remember(store, job.home, sections)
         rows = Rows(sections)
