@@ -8,15 +8,18 @@ import pytest
 import torch
 
 import tiny_checkpoints as tiny
+import tiny_volta
 from vlprobe.encoders import FAMILIES, load_model
 from vlprobe.encoders.decoder import Decoder
 from vlprobe.encoders.fusion import Fusion
 from vlprobe.encoders.generative import Generative
 from vlprobe.encoders.towers import VECTORS, Towers
+from vlprobe.encoders.volta import Volta
 from vlprobe.errors import BadRow
 from vlprobe.types import ROLES
 
-TYPES = [model_type for family in FAMILIES.values() for model_type in family.types]
+TYPES = [model_type for family in FAMILIES.values() for model_type in family.types if model_type != "volta"]
+TYPES += [f"volta-{kind}" for kind in tiny_volta.KINDS]
 IMAGES = [tiny.png(tiny.noise(60, 90)), tiny.png(tiny.noise(100, 60, 1)), tiny.png(tiny.noise(48, 48, 2))]
 SENTENCES = ["A dog sits on the mat.", "cats", "two red chairs, a dog and a cat!"]
 PATCH, REGION, WORD, CLS, NONE = (ROLES.index(role) for role in ("patch", "region", "word", "cls", ""))
@@ -25,8 +28,9 @@ PATCH, REGION, WORD, CLS, NONE = (ROLES.index(role) for role in ("patch", "regio
 @pytest.fixture(scope="module", params=TYPES)
 def model(request, tmp_path_factory):
     folder = tiny.make(request.param, tmp_path_factory.mktemp("checkpoints") / request.param)
+    width = tiny_volta.FEATURES if tiny.FAMILY[request.param] == "volta" else tiny.REGION_WIDTH
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vlprobe.regions.open_regions", lambda *_, **__: tiny.ColourRegions(), raising=False)
+        patch.setattr("vlprobe.regions.open_regions", lambda *_, **__: tiny.ColourRegions(width), raising=False)
         return load_model(tiny.spec(request.param, folder), device="cpu")
 
 
@@ -61,6 +65,8 @@ def test_every_layer_is_there_in_order_and_finite(model):
     for stream in {layer.partition(".")[0] for layer in model.layers}:
         numbers = [layer.partition(".")[2] for layer in model.layers if layer.startswith(f"{stream}.")]
         wanted = [0] if stream == "regions" else list(range(4))  # 3 blocks and their input
+        if isinstance(model, Volta) and stream != "regions":
+            wanted = list(range(tiny_volta.STATES[model.kind].get(stream, 0)))
         assert [int(number) for number in numbers if number.isdigit()] == wanted
     for one in hidden:
         shape = one.states.shape[:2]
@@ -95,7 +101,8 @@ def test_one_cls_at_most_and_it_is_the_first(model):
         wordless = one.layer.startswith("regions.") or (one.layer.startswith("vision.") and "text" in model.modalities)
         if wordless:
             seen = PATCH if isinstance(model, Fusion) else REGION
-            assert np.isin(one.role[:, int(seen == PATCH) :], (seen, NONE)).all()
+            first = int(one.layer.startswith("vision.") and isinstance(model, (Fusion, Volta)))  # stands for the image
+            assert np.isin(one.role[:, first:], (seen, NONE)).all()
             assert (one.role == seen).any(1).all() or one.layer.endswith(VECTORS)
         elif isinstance(model, Decoder):  # nothing was made to stand for the text
             assert np.isin(one.role, (WORD, NONE)).all()

@@ -14,6 +14,7 @@ import tiny_fusion
 import tiny_generative
 import tiny_images
 import tiny_texts
+import tiny_volta
 from tiny_fusion import REGION_WIDTH
 from tiny_texts import LETTERS, WORDS
 from vlprobe.encoders import FAMILIES
@@ -91,6 +92,7 @@ CLASSES = {
     "resnet": "ResNetModel",
     "vilt": "ViltModel",
     "uniter": "UniterNetwork",
+    "volta": "GatedNetwork",
     "lxmert": "LxmertModel",
     "clip": "CLIPModel",
     "siglip": "SiglipModel",
@@ -108,6 +110,7 @@ PROCESSORS = {
 }
 PROCESSORS["dinov2_with_registers"] = PROCESSORS["dinov2"]
 FAMILY = {model_type: family for family, row in FAMILIES.items() for model_type in row.types}
+FAMILY |= {f"volta-{kind}": "volta" for kind in tiny_volta.KINDS}
 
 
 def clip_vocabulary() -> dict[str, int]:
@@ -182,6 +185,9 @@ for table in (tiny_texts, tiny_images, tiny_fusion, tiny_generative):
 def make(model_type: str, folder: Path, head: str | None = None) -> Path:
     """Write a checkpoint into `folder`: config, random weights of plain size, tokenizer, preprocessor."""
     folder.mkdir(parents=True, exist_ok=True)
+    if FAMILY[model_type] == "volta":
+        save_wordpieces(folder)
+        return tiny_volta.make(model_type.removeprefix("volta-"), folder)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         kind = UniterNetwork if model_type == "uniter" else getattr(hf, head or CLASSES[model_type])
@@ -220,10 +226,12 @@ def spec(model_type: str, folder: Path) -> str | dict[str, str]:
 
 
 class ColourRegions(RegionSource):
-    """A few boxes per image, more for wider ones, each with the mean colours of its quarters as features."""
+    """A few boxes per image, more for wider ones, each with the mean colours of its parts as features, repeated."""
 
-    width = REGION_WIDTH
     revision = "colours"
+
+    def __init__(self, width=REGION_WIDTH):
+        self.width = width
 
     def regions(self, batch):
         return [self._regions(open_image(example.image, example.place)) for example in batch]
@@ -239,7 +247,8 @@ class ColourRegions(RegionSource):
             part = pixels[int(y1 * height) : int(y2 * height), int(x1 * width) : int(x2 * width)]
             halves = [part[: len(part) // 2], part[len(part) // 2 :], part]
             boxes.append((x1, y1, x2, y2))
-            features.append(np.concatenate([*(half.mean((0, 1)) for half in halves), part.std((0, 1))[:1]]))
+            known = np.concatenate([*(half.mean((0, 1)) for half in halves), part.std((0, 1))[:1]])
+            features.append(np.resize(known, self.width))
         return Regions(np.array(boxes, np.float32), np.array(features, np.float32), (width, height))
 
 

@@ -28,7 +28,8 @@ class ModelSettings(Settings):
 
     model: str | None = None
     """FAMILY:SOURCE or FAMILY:SOURCE@REVISION; SOURCE is a folder, package:NAME/FOLDER, a file as the authors released
-    it (UNITER's .pt, LXMERT's .pth, ViLT's .ckpt), a hub id, or the name of a model in timm or open_clip."""
+    it (UNITER's .pt, LXMERT's .pth, ViLT's .ckpt, volta's .bin), a hub id, or the name of a model in timm or
+    open_clip."""
     name: str | None = None
     """What tables call it; default: the last part of the source, or the file's name."""
     revision: str | None = None
@@ -43,7 +44,8 @@ class ModelSettings(Settings):
     tokenizer: str | None = None
     """Folder of the tokenizer, where the checkpoint brings none."""
     regions: str | dict[str, Any] | None = None
-    """Where UNITER, VisualBERT and LXMERT get their regions: a file of features, or a detector; see `open_regions`."""
+    """Where UNITER, VisualBERT, LXMERT and volta's models get their regions: a file of features, or a detector; see
+    `open_regions`."""
     trust_remote_code: bool = False
     """Whether Python files of the checkpoint may be run."""
     bits: Literal[4, 8] | None = None

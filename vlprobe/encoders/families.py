@@ -124,6 +124,17 @@ FAMILIES: dict[str, Family] = {
         originals=(".pth",),
         regions=True,
     ),
+    "volta": Family(
+        module="vlprobe.encoders.volta",
+        kind="Volta",
+        types=("volta",),
+        modalities=("text", "image"),
+        layers="regions.0, joint.0-n, language.0-n, vision.0-m, language.pooler, vision.pooler, joint.pooler",
+        about="volta's controlled ViLBERT, LXMERT, VL-BERT, VisualBERT, UNITER: five architectures trained alike",
+        originals=(".bin",),
+        hub=False,
+        regions=True,
+    ),
     "flava": Family(
         module="vlprobe.encoders.flava",
         kind="Flava",

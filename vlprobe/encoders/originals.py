@@ -54,6 +54,12 @@ LAYOUTS: dict[str, Layout] = {
         (re.compile(r"(.*?)transformer\.(?:patch_embed|blocks|cls_token|pos_embed)\b"),),
         ("text_embeddings", "token_type_embeddings", "transformer", "pooler"),
     ),
+    # e-bug/volta, volta/encoders.py
+    "volta": Layout(
+        "volta",
+        (re.compile(r"(.*?)encoder\.layer\.\d+\.attention_self\."),),
+        ("embeddings", "v_embeddings", "encoder", "t_pooler", "v_pooler"),
+    ),
 }
 
 
