@@ -48,8 +48,8 @@ class ModelSettings(Settings):
     `open_regions`."""
     trust_remote_code: bool = False
     """Whether Python files of the checkpoint may be run."""
-    bits: Literal[4, 8] | None = None
-    """What the weights of a large model are rounded to as they are read, on an NVIDIA GPU."""
+    bits: Literal[4, 8, 16] | None = None
+    """What the weights of a large model are kept in: 16, bfloat16; 8 or 4, rounded when read, on an NVIDIA GPU."""
     spread: bool = False
     """Whether the blocks of a large model are spread over all GPUs of the machine."""
     file: str | None = None
@@ -111,7 +111,7 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
         raise StudyError(f"family {family} takes neither `bits` nor `spread`, which are for large models: {able}")
 
     from vlprobe.device import accelerator, pick_device
-    from vlprobe.encoders.checkpoint import open_checkpoint
+    from vlprobe.encoders.checkpoint import HALF, open_checkpoint
 
     target = pick_device(device)
     checkpoint = open_checkpoint(source, revision, family=family, families=FAMILIES, wanted=settings, folder=folder)
@@ -133,7 +133,8 @@ def load_model(spec: str | Mapping[str, Any], *, folder: Path = Path(), device: 
     encoder.accelerator = accelerator(target)
     encoder.revision = encoder.revision or checkpoint.revision
     if settings.bits:
-        encoder.usage = {**encoder.usage, "weights": f"rounded to {settings.bits} bits"}
+        said = "bfloat16" if settings.bits == HALF else f"rounded to {settings.bits} bits"
+        encoder.usage = {**encoder.usage, "weights": said}
     _refuse_unsound(encoder, source)
     return encoder
 

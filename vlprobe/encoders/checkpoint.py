@@ -36,6 +36,8 @@ TOKENIZER_FILES = (
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In transformers' order of preference; each may be an index of parts instead."""
+HALF = 16
+"""Bits of weights that are kept in bfloat16, see `narrow`: on any device, by no library."""
 CONFIG_FILES = ("config.json", "model.json", "../log/model.json")
 """Where a released file's configuration may lie; UNITER's training code wrote `log/model.json` beside `ckpt/`."""
 
@@ -65,7 +67,7 @@ class Checkpoint:
     config: Path | None = None
     """The configuration beside a released file, where there is one."""
     bits: int | None = None
-    """What its weights are rounded to as they are read; None: to nothing."""
+    """What its weights are kept in: 4 or 8, rounded as they are read; `HALF`; None: float32."""
     spread: bool = False
     """Whether its blocks are spread over all GPUs of the machine."""
 

@@ -32,7 +32,7 @@ class Family:
     library: str = ""
     """Package that has its models by name, and makes them; empty: they are checkpoints."""
     large: bool = False
-    """Whether its weights may be rounded to fewer bits, or spread over several GPUs."""
+    """Whether its weights may be kept in fewer bits, or spread over several GPUs."""
 
 
 FAMILIES: dict[str, Family] = {

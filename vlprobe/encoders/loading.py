@@ -18,6 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from vlprobe.encoders.checkpoint import (
+    HALF,
     PREPROCESSOR_FILES,
     TOKENIZER_FILES,
     Checkpoint,
@@ -26,6 +27,7 @@ from vlprobe.encoders.checkpoint import (
     quiet,
     weight_files,
 )
+from vlprobe.encoders.narrow import narrowed, widen_in_use
 from vlprobe.encoders.originals import Original, left_out
 from vlprobe.encoders.placing import placement
 from vlprobe.errors import CheckpointError
@@ -93,6 +95,8 @@ def load_network(
         _check_readable(checkpoint, file)
     config = original.config if original else _load_config(checkpoint)
     placed = placement(checkpoint, device)
+    if checkpoint.bits == HALF:
+        kind = narrowed(kind)
     model: Any
     info: Mapping[str, Any]
     try:
@@ -117,7 +121,10 @@ def load_network(
         names = ", ".join(str(file) for file in files) or f"a network from {checkpoint.folder / 'config.json'}"
         raise CheckpointError(f"{checkpoint.source}: {names} cannot be read: {_cause(error)}") from error
     pooler = _check_complete(checkpoint, model, _needed(info, spare), strict=original is not None)
-    model = model.eval() if placed else model.float().eval().to(device)
+    half = checkpoint.bits == HALF
+    model = model.eval() if placed else (model if half else model.float()).eval().to(device)
+    if half:
+        widen_in_use(model)
     if original:
         heads = {} if checkpoint.random else original.heads
         return Loaded(model, pooler, left_out(heads) + original.notes, heads)

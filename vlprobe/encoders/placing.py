@@ -1,4 +1,4 @@
-"""Networks too large for one GPU: weights rounded to 4 or 8 bits, or spread over several GPUs."""
+"""Networks too large for one GPU: weights of 16, 8 or 4 bits, or spread over several GPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from vlprobe.device import WORKER
-from vlprobe.encoders.checkpoint import Checkpoint
+from vlprobe.encoders.checkpoint import HALF, Checkpoint
 from vlprobe.errors import StudyError
 
 INSTALL = "pip install 'vlprobe[large]'"
@@ -19,11 +19,12 @@ INSTALL = "pip install 'vlprobe[large]'"
 def placement(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
     """Return what transformers is told of where a network's weights go; nothing: they are moved when all are read.
 
-    Rounded weights are bitsandbytes' (Dettmers et al. 2022, LLM.int8; 2023, NF4). What is no matrix, and all that is
-    computed, stays float32, but for the products with weights of 8 bits, which are float16 and int8.
+    Weights of 4 and 8 bits are bitsandbytes' (Dettmers et al. 2022, LLM.int8; 2023, NF4), of 16 see `narrow`. What is
+    no matrix stays float32, and so does all that is computed, but for the products with weights of 8 bits, which are
+    float16 and int8.
 
     Args:
-        checkpoint: whether its weights are to be rounded, or spread.
+        checkpoint: how many bits its weights are to have, and whether they are to be spread.
         device: where it is to run.
 
     Raises:
@@ -35,6 +36,10 @@ def placement(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
     asked = f"bits: {bits}" if bits else "spread: true"
     if checkpoint.random:
         raise StudyError(f"{checkpoint.source}: `{asked}` does not go with random weights, which are drawn in full")
+    if bits == HALF:
+        if not spread:
+            return {}
+        bits, asked = None, "spread: true"
     if device.type != "cuda":
         raise StudyError(
             f"{checkpoint.source}: `{asked}` takes an NVIDIA GPU, and the model is to run on {device.type}; "

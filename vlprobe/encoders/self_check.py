@@ -58,7 +58,8 @@ def faults(encoder: Encoder) -> list[str]:
         return found  # the rest would only say it again
     twins = encoder.encode([examples[1], _twin(encoder, examples[1])])
     found = _of_shape(encoder, twins, 2)
-    coarse = "weights" in encoder.usage  # rounded to 8 or 4 bits, products too
+    # Of 8 or 4 bits, products are rounded too; weights of 16 bits are multiplied in float32.
+    coarse = "rounded" in encoder.usage.get("weights", "")
     for layer, beside in zip(together, twins, strict=True):
         found += [*_constant(layer), *_moved_by_company(layer, beside, coarse)]
     return found + _repeated(together) + _words_astray(encoder, twins) + _patches_astray(encoder, twins)
