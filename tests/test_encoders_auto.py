@@ -14,19 +14,10 @@ PICTURE = tiny.png(tiny.noise(48, 48, 3))
 PATCH, CLS, WORD = (ROLES.index(role) for role in ("patch", "cls", "word"))
 
 CONFIGS = {
-    "mpnet": lambda: hf.MPNetConfig(**tiny.BERT),
-    "opt": lambda: hf.OPTConfig(
-        **{
-            **tiny.BERT,
-            "ffn_dim": 24,
-            "word_embed_proj_dim": 16,
-            "pad_token_id": 0,
-            "bos_token_id": 2,
-            "eos_token_id": 3,
-        }
-    ),
-    "vit_msn": lambda: hf.ViTMSNConfig(**tiny.IMAGE),
-    "ijepa": lambda: hf.IJepaConfig(**tiny.IMAGE),
+    "ernie": lambda: hf.ErnieConfig(**tiny.BERT),
+    "arcee": lambda: hf.ArceeConfig(**tiny.BERT, num_key_value_heads=2),
+    "internvl_vision": lambda: hf.InternVLVisionConfig(**tiny.IMAGE, use_mean_pooling=False),
+    "siglip_vision_model": lambda: hf.SiglipVisionConfig(**tiny.IMAGE),
     "t5": lambda: hf.T5Config(vocab_size=99, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2),
     "owlvit": lambda: hf.OwlViTConfig(
         text_config={**tiny.TEXT, "vocab_size": len(tiny.VOCABULARY) + 2}, vision_config=tiny.IMAGE, projection_dim=8
@@ -43,7 +34,7 @@ def made(tmp_path):
         folder = tmp_path / model_type
         torch.manual_seed(0)
         hf.AutoModel.from_config(CONFIGS[model_type]()).save_pretrained(folder)
-        if model_type in ("mpnet", "opt", "t5"):
+        if model_type in ("ernie", "arcee", "t5"):
             tiny.save_wordpieces(folder)
         else:
             hf.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
@@ -56,7 +47,7 @@ def test_none_of_these_is_in_the_table():
     assert not {name for row in FAMILIES.values() for name in row.types} & set(CONFIGS)
 
 
-@pytest.mark.parametrize("model_type", ["mpnet", "opt"])
+@pytest.mark.parametrize("model_type", ["ernie", "arcee"])
 def test_a_text_model_has_the_states_that_its_class_returns(made, model_type):
     folder = made(model_type)
     encoder = load_model(f"auto:{folder}", device="cpu")
@@ -71,10 +62,10 @@ def test_a_text_model_has_the_states_that_its_class_returns(made, model_type):
     last = named.get("language.norm", named["language.3"])
     torch.testing.assert_close(last, known.last_hidden_state)
     assert (hidden[0].role == WORD).any()
-    assert ("language.norm" in named) == (model_type == "opt")
+    assert ("language.norm" in named) == (model_type == "arcee")
 
 
-@pytest.mark.parametrize(("model_type", "before"), [("vit_msn", 1), ("ijepa", 0)])
+@pytest.mark.parametrize(("model_type", "before"), [("internvl_vision", 1), ("siglip_vision_model", 0)])
 def test_a_vision_model_has_its_states_and_places(made, model_type, before):
     encoder = load_model(f"auto:{made(model_type)}", device="cpu")
     hidden = encoder.encode([tiny.example("0", image=PICTURE)])
@@ -89,9 +80,9 @@ def test_a_vision_model_has_its_states_and_places(made, model_type, before):
 
 
 def test_what_is_assumed_is_said(made):
-    assert load_model(f"auto:{made('vit_msn')}", device="cpu").usage == {
-        "assumed": "the residual stream is what the 3 ViTMSNLayer in layers pass on; vision.norm is the last hidden "
-        "state, which is not that of block 3; the first position is the [CLS]; patches stand row by row"
+    assert load_model(f"auto:{made('internvl_vision')}", device="cpu").usage == {
+        "assumed": "the residual stream is what the 3 InternVLVisionLayer in encoder.layer pass on; vision.norm is "
+        "the last hidden state, which is not that of block 3; the first position is the [CLS]; patches stand row by row"
     }
 
 
@@ -112,17 +103,17 @@ def test_a_type_of_the_table_is_sent_there_and_others_to_auto(made, tmp_path):
     folder = tiny.make("bert", tmp_path / "bert")
     with pytest.raises(CheckpointError, match=f"family auto reads what no other family does; load it as bert:{folder}"):
         load_model(f"auto:{folder}", device="cpu")
-    with pytest.raises(CheckpointError, match=f"family bert reads bert, .*; try auto:{made('mpnet')}, which says"):
-        load_model(f"bert:{made('mpnet')}", device="cpu")
+    with pytest.raises(CheckpointError, match=f"family bert reads bert, .*; try auto:{made('ernie')}, which says"):
+        load_model(f"bert:{made('ernie')}", device="cpu")
 
 
 def test_patches_in_another_order_than_was_assumed_fail_the_check_at_load(made, monkeypatch):
-    folder = made("ijepa")
-    plain = hf.IJepaModel.forward
+    folder = made("siglip_vision_model")
+    plain = hf.SiglipVisionModel.forward
 
     def turned(self, pixel_values, **more):
         return plain(self, pixel_values.transpose(2, 3), **more)
 
-    monkeypatch.setattr(hf.IJepaModel, "forward", turned)
+    monkeypatch.setattr(hf.SiglipVisionModel, "forward", turned)
     with pytest.raises(CheckpointError, match=r"failed the check at load, .*:\n  vision\.0: \d+ of 16 patches "):
         load_model(f"auto:{folder}", device="cpu")

@@ -9,6 +9,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
+from tiny_texts import STARTS
 from vlprobe.encoders import load_model
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.encoders.families import FAMILIES
@@ -19,8 +20,11 @@ from vlprobe.types import ROLES
 WORD, NONE = ROLES.index("word"), ROLES.index("")
 TYPES = FAMILIES["decoder"].types
 TEXTS = ["two cats sit on a mat, dog", "cats"]
-STARTS = ("llama", "mistral")
-"""Whose tokenizer sets a token in front."""
+NORMS = {
+    **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "bloom", "falcon"), "ln_f"),
+    **{"gpt_neox": "final_layer_norm", "phi": "final_layernorm", "opt": "decoder.final_layer_norm"},
+}
+"""Model type -> name of the last norm, where it is not `norm`."""
 
 
 @pytest.fixture(scope="module", params=TYPES)
@@ -42,8 +46,7 @@ def test_states_are_transformers_own_padded_on_either_side(folder, side):
         places = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         referee = hf.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
         output = referee(**inputs, position_ids=places, output_hidden_states=True)
-        norm = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm"}.get(folder.name, "norm")
-        normed = getattr(referee, norm)(hidden["language.3"].states)
+        normed = referee.get_submodule(NORMS.get(folder.name, "norm"))(hidden["language.3"].states)
     layers = ["language.0", "language.1", "language.2", "language.norm"]  # transformers' last one is normed
     for layer, states in zip(layers, output.hidden_states, strict=True):
         for row, mask in enumerate(inputs["attention_mask"].bool()):

@@ -185,6 +185,11 @@ def test_blocks_that_run_in_another_order_or_with_something_between_are_no_strea
         two(one(x) + 1)
     with pytest.raises(CheckpointError, match="is not given what block 1 put out"), tap([two, one, three]):
         three(two(one(x)))
+    with tap([one, one, two]) as states:
+        two(one(one(x)))
+    assert len(states) == 4
+    with pytest.raises(CheckpointError, match="is not given what block"), tap([one, one, two]):
+        two(one(x))
     with tap([one, two], chained=False) as states:
         two(one(x) + 1)
     assert len(states) == 3

@@ -8,7 +8,8 @@ import torch
 import transformers as hf
 
 import tiny_checkpoints as tiny
-from vlprobe.encoders import load_model
+from vlprobe.encoders import FAMILIES, load_model
+from vlprobe.encoders.bert import POOLING
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.images import open_image
 
@@ -17,7 +18,7 @@ def close(hidden, name, wanted):
     torch.testing.assert_close({one.layer: one.states for one in hidden}[name], wanted, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "deberta", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("model_type", FAMILIES["bert"].types)
 def test_text_encoders(model_type, tmp_path):
     folder = tiny.make(model_type, tmp_path)
     hidden = load_model(f"bert:{folder}", device="cpu").encode([tiny.example("0", "two cats sit on a mat")])
@@ -28,7 +29,7 @@ def test_text_encoders(model_type, tmp_path):
     last = "language.norm" if model_type == "modernbert" else "language.3"  # transformers' last one is normed
     for layer, states in zip(["language.0", "language.1", "language.2", last], output.hidden_states, strict=True):
         close(hidden, layer, states)
-    if model_type in ("bert", "roberta"):
+    if model_type in POOLING:
         close(hidden, "language.pooler", output.pooler_output[:, None])
     if model_type == "modernbert":
         with torch.inference_mode():
@@ -51,7 +52,7 @@ def test_the_convolution_of_larger_debertas_is_part_of_layer_1(tmp_path):
         close(hidden, f"language.{block}", states)
 
 
-@pytest.mark.parametrize("model_type", ["vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit"])
+@pytest.mark.parametrize("model_type", FAMILIES["vit"].types)
 def test_vision_transformers(model_type, tmp_path):
     folder, image = tiny.make(model_type, tmp_path), tiny.png(tiny.noise(70, 50))
     model = load_model(f"vit:{folder}", device="cpu")
@@ -62,17 +63,38 @@ def test_vision_transformers(model_type, tmp_path):
         if model_type == "dinov3_vit":
             made.image_mean, made.image_std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         pixels = made([open_image(image)], return_tensors="pt")["pixel_values"]
-        output = referee(pixel_values=pixels, output_hidden_states=True)
+        masking = model_type == "vit_mae"  # which leaves patches out, and turns the order of the others
+        referee.config.mask_ratio = 0.0
+        noise = {"noise": torch.arange(16)[None]} if masking else {}
+        output = referee(pixel_values=pixels, **noise, output_hidden_states=True)
     for block, states in enumerate(output.hidden_states):
         close(hidden, f"vision.{block}", states)
-    close(hidden, "vision.norm", output.last_hidden_state)
-    assert (hidden[3].states - output.last_hidden_state).abs().max() > 0.1  # the last block's output is not normed
+    if model_type == "data2vec-vision":  # norms the mean of its patches alone
+        assert "vision.norm" not in model.layers
+    else:
+        close(hidden, "vision.norm", output.last_hidden_state)
+        assert (hidden[3].states - output.last_hidden_state).abs().max() > 0.1  # the last block's output is not normed
     if model_type in ("vit", "deit"):
         close(hidden, "vision.pooler", output.pooler_output[:, None])
     else:
         assert "vision.pooler" not in model.layers
     extra = {"deit": 1, "dinov2_with_registers": 3, "dinov3_vit": 3}.get(model_type, 0)
-    assert hidden[0].role[0].tolist() == [1] + [0] * extra + [3] * 16
+    assert hidden[0].role[0].tolist() == [1] * (model_type != "ijepa") + [0] * extra + [3] * 16
+
+
+def test_a_beit_that_pools_the_mean_of_its_patches_norms_that_alone(tmp_path, monkeypatch):
+    config = tiny.CONFIGS["beit"]()
+    config.use_mean_pooling = True
+    monkeypatch.setitem(tiny.CONFIGS, "beit", lambda: config)
+    folder, image = tiny.make("beit", tmp_path), tiny.png(tiny.noise(70, 50))
+    hidden = {
+        one.layer: one.states
+        for one in load_model(f"vit:{folder}", device="cpu").encode([tiny.example("0", image=image)])
+    }
+    assert list(hidden) == ["vision.0", "vision.1", "vision.2", "vision.3", "vision.pooler"]
+    with quiet(), torch.inference_mode():
+        norm = hf.BeitModel.from_pretrained(folder).eval().pooler.layernorm
+        torch.testing.assert_close(hidden["vision.pooler"][:, 0], norm(hidden["vision.3"][:, 1:].mean(1)))
 
 
 def test_resnet_blocks_and_stages(tmp_path):

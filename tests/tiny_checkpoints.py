@@ -168,7 +168,9 @@ def save_wordpieces(folder: Path, lower: bool = True) -> None:
 
 
 TOKENIZERS = {
-    **dict.fromkeys(("bert", "electra", "vilt", "lxmert", *tiny_fusion.WORDPIECES), save_wordpieces),
+    **dict.fromkeys(
+        ("bert", "electra", "distilbert", "albert", "mpnet", "vilt", "lxmert", *tiny_fusion.WORDPIECES), save_wordpieces
+    ),
     "uniter": lambda folder: save_wordpieces(folder, lower=False),
     "roberta": lambda folder: tiny_texts.save_byte_pairs(folder, "<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "clip": lambda folder: hf.CLIPTokenizer(vocab=clip_vocabulary(), merges=CLIP_MERGES).save_pretrained(folder),

@@ -1,4 +1,4 @@
-"""BERT and its kin (RoBERTa, ELECTRA, DeBERTa, ModernBERT): text only, one stream `language`."""
+"""BERT and its kin (RoBERTa, DistilBERT, ALBERT, DeBERTa, ...): text only, one stream `language`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from vlprobe.types import Example, Hidden
 CLASSES = {
     "bert": "BertModel",
     "roberta": "RobertaModel",
+    "xlm-roberta": "XLMRobertaModel",
+    "camembert": "CamembertModel",
+    "distilbert": "DistilBertModel",
+    "albert": "AlbertModel",
+    "mpnet": "MPNetModel",
     "electra": "ElectraModel",
     "deberta": "DebertaModel",
     "deberta-v2": "DebertaV2Model",
     "modernbert": "ModernBertModel",
 }
-POOLING = ("bert", "roberta")
+POOLING = ("bert", "roberta", "xlm-roberta", "camembert", "albert", "mpnet")
 """Model types that were given a pooler."""
+OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Model types that number positions from pad_token_id + 1 on (fairseq), so that 514 rows are 512 tokens."""
 
 
 class Bert(Encoder):
@@ -32,7 +39,7 @@ class Bert(Encoder):
 
     Only ModernBERT has a `language.norm`: every block of the others ends with its own LayerNorm (Devlin et al. 2019).
     DeBERTa v2 of the larger sizes adds a convolution of the embeddings to what block 1 puts out; `language.1` holds it,
-    as it is what block 2 reads.
+    as it is what block 2 reads. ALBERT runs one block many times: `language.k` is what it puts out the k-th time.
 
     Raises:
         CheckpointError: the checkpoint is incomplete or has no fitting tokenizer.
@@ -42,7 +49,7 @@ class Bert(Encoder):
     needs = ("text",)
     classes: ClassVar[Mapping[str, str]] = CLASSES
     """Model type -> class of transformers."""
-    places: ClassVar[tuple[str, ...]] = ("encoder.layer", "layers")
+    places: ClassVar[tuple[str, ...]] = ("encoder.layer", "layers", "transformer.layer")
     """Where the blocks are."""
     norms: ClassVar[tuple[str, ...]] = ("final_norm",)
     """Where a norm behind the last block is, if there is one."""
@@ -51,16 +58,17 @@ class Bert(Encoder):
         loaded = load_network(checkpoint, self.classes, device)
         self.model, self.device, self.pooler = loaded.model, device, loaded.pooler
         config = self.model.config
-        self.blocks = residual_blocks(self.model, self.places, config.num_hidden_layers)
+        self.blocks = _shared(self.model) or residual_blocks(self.model, self.places, config.num_hidden_layers)
         convolution = getattr(getattr(self.model, "encoder", None), "conv", None)  # DeBERTa v2, of xlarge and xxlarge
         self.second = [] if convolution is None else [(convolution, 0)]
-        self.normed = any(getattr(self.model, name, None) is not None for name in self.norms)
-        # RoBERTa numbers its positions from pad_token_id + 1 on (fairseq), so 514 rows are 512 tokens.
-        skipped = config.pad_token_id + 1 if checkpoint.model_type == "roberta" else 0
+        self.normed = not set(self.norms).isdisjoint(dict(self.model.named_modules()))
+        skipped = config.pad_token_id + 1 if checkpoint.model_type in OFFSET else 0
         tokenizer = load_tokenizer(checkpoint, config.vocab_size)
         if not self.masks:
             tokenizer.mask_token = None  # it was trained without one, whatever a tokenizer's file may name
-        self.reader = TextReader(tokenizer, config.max_position_embeddings - skipped)
+        # BLOOM has no table of positions, and was trained with as many as its tokenizer says.
+        limit = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+        self.reader = TextReader(tokenizer, limit - skipped)
         names = [*(f"language.{index}" for index in range(len(self.blocks) + 1))]
         names += ["language.norm"] * self.normed + ["language.pooler"] * self.pooler
         self.layers = dict.fromkeys(names, config.hidden_size)
@@ -94,3 +102,10 @@ class Bert(Encoder):
             mask: (batch, position) int64, 0 is padding.
         """
         return self.model(input_ids=ids, attention_mask=mask)
+
+
+def _shared(model: Any) -> list[torch.nn.Module]:
+    """Return ALBERT's blocks in the order in which they run, each as often as it does; of other models, none."""
+    groups = getattr(getattr(model, "encoder", None), "albert_layer_groups", [])
+    count = model.config.num_hidden_layers
+    return [groups[index * len(groups) // count] for index in range(count)] if len(groups) else []

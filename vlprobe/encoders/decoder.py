@@ -31,9 +31,29 @@ class Decoder(Bert):
         "mistral": "MistralModel",
         "qwen2": "Qwen2Model",
         "qwen3": "Qwen3Model",
+        "qwen2_moe": "Qwen2MoeModel",
+        "qwen3_moe": "Qwen3MoeModel",
+        "mixtral": "MixtralModel",
+        "olmo": "OlmoModel",
+        "olmo2": "Olmo2Model",
+        "olmoe": "OlmoeModel",
+        "gemma": "GemmaModel",
+        "gemma2": "Gemma2Model",
+        "gemma3_text": "Gemma3TextModel",
+        "phi": "PhiModel",
+        "phi3": "Phi3Model",
+        "opt": "OPTModel",
+        "bloom": "BloomModel",
+        "falcon": "FalconModel",
+        "gpt_neo": "GPTNeoModel",
+        "gptj": "GPTJModel",
+        "stablelm": "StableLmModel",
+        "starcoder2": "Starcoder2Model",
+        "smollm3": "SmolLM3Model",
+        "granite": "GraniteModel",
     }
-    places = ("h", "layers")
-    norms = ("ln_f", "final_layer_norm", "norm")
+    places = ("h", "layers", "decoder.layers")
+    norms = ("ln_f", "final_layer_norm", "final_layernorm", "norm", "decoder.final_layer_norm")
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor) -> Any:
         """Run the model, keeping nothing for words to come."""

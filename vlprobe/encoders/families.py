@@ -39,27 +39,38 @@ FAMILIES: dict[str, Family] = {
     "bert": Family(
         module="vlprobe.encoders.bert",
         kind="Bert",
-        types=("bert", "roberta", "electra", "deberta", "deberta-v2", "modernbert"),
+        types=(
+            *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "albert", "mpnet"),
+            *("electra", "deberta", "deberta-v2", "modernbert"),
+        ),
         modalities=("text",),
         layers="language.0-n, language.norm, language.pooler",
-        about="BERT, RoBERTa, ELECTRA, DeBERTa (v1 to v3), ModernBERT: text encoders",
+        about="BERT, RoBERTa, XLM-R, DistilBERT, ALBERT, MPNet, ELECTRA, DeBERTa (v1 to v3), ModernBERT: text encoders",
     ),
     "decoder": Family(
         module="vlprobe.encoders.decoder",
         kind="Decoder",
-        types=("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"),
+        types=(
+            *("gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom", "falcon", "llama", "mistral", "mixtral"),
+            *("qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "olmoe"),
+            *("phi", "phi3", "stablelm", "starcoder2", "smollm3", "granite"),
+        ),
         modalities=("text",),
         layers="language.0-n, language.norm",
-        about="GPT-2, Pythia, Llama, Mistral, Qwen: language models that read from left to right",
+        about="GPT-2, Pythia, OPT, BLOOM, Llama, Mistral, Mixtral, Qwen, Gemma, OLMo, Phi, ...: language models that "
+        "read from left to right, mixtures of experts, too",
         large=True,
     ),
     "vit": Family(
         module="vlprobe.encoders.vit",
         kind="ViT",
-        types=("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit"),
+        types=(
+            *("vit", "deit", "beit", "data2vec-vision", "vit_mae", "vit_msn", "ijepa"),
+            *("dinov2", "dinov2_with_registers", "dinov3_vit"),
+        ),
         modalities=("image",),
         layers="vision.0-n, vision.norm, vision.pooler",
-        about="ViT, DeiT, DINOv2, DINOv3: vision transformers over patches",
+        about="ViT, DeiT, BEiT, MAE, MSN, I-JEPA, DINOv2, DINOv3: vision transformers over patches",
     ),
     "resnet": Family(
         module="vlprobe.encoders.stages",

@@ -32,7 +32,7 @@ from vlprobe.encoders.originals import Original, left_out
 from vlprobe.encoders.placing import placement
 from vlprobe.errors import CheckpointError
 
-UNUSED = re.compile(r"(position_ids|token_type_ids|mask_token|num_batches_tracked)$")
+UNUSED = re.compile(r"(position_ids|token_type_ids|mask_token|num_batches_tracked|relative_position_index)$")
 """Names of tensors that no probed layer reads: counters, buffers that are constants, the token of masked images."""
 INNER_HEAD = re.compile(r"^.*\.(?=lm_head\.)")
 """What stands before a head that some checkpoints keep inside the encoder: LLaVA's `language_model.lm_head`."""

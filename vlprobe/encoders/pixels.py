@@ -25,6 +25,7 @@ PLAIN = (
     "FlavaImageProcessorPil",
     "BlipImageProcessorPil",
     "EfficientNetImageProcessorPil",
+    "BeitImageProcessorPil",
 )
 """Image processors that resize by the rules of `size`, then crop the middle by `crop_size`."""
 SQUARE = "LlavaImageProcessorPil"

@@ -23,7 +23,7 @@ def tap(blocks: Sequence[nn.Module], chained: bool = True) -> Iterator[list[torc
     with or without the embedding output, the last one before or after the final norm, per stage or per block.
 
     Args:
-        blocks: the residual blocks, in the order in which they run.
+        blocks: the residual blocks, in the order in which they run; one that runs several times, several times.
         chained: whether each block must be given what the last one put out; not where a network adds to the stream
             between blocks, or merges its positions.
 
@@ -36,26 +36,29 @@ def tap(blocks: Sequence[nn.Module], chained: bool = True) -> Iterator[list[torc
     """
     states: list[torch.Tensor] = []
 
-    def before(number: int) -> Any:
-        def look(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-            given = _given(positional, named)
-            if number == 0 and not states:
-                states.append(given)
-            elif len(states) != number + 1 or not (given is states[-1] or torch.equal(given, states[-1])):
-                raise CheckpointError(
-                    f"block {number + 1}, a {type(module).__name__}, is not given what block {number} put out: the "
-                    "blocks found are no residual stream in order, so that no layer address would be right; the "
-                    "installed transformers wires this model in a way that vlprobe does not know"
-                )
-
-        return look
+    def before(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = _given(positional, named)
+        done = len(states) - 1
+        if done < 0 and module is blocks[0]:
+            states.append(given)
+        elif chained and not (
+            0 <= done < len(blocks)
+            and module is blocks[done]
+            and (given is states[-1] or torch.equal(given, states[-1]))
+        ):
+            before_it = max(blocks.index(module), done)
+            raise CheckpointError(
+                f"block {before_it + 1}, a {type(module).__name__}, is not given what block {before_it} put out: the "
+                "blocks found are no residual stream in order, so that no layer address would be right; the "
+                "installed transformers wires this model in a way that vlprobe does not know"
+            )
 
     def after(module: nn.Module, positional: tuple[Any, ...], output: Any) -> None:
         states.append(_part(output, 0))
 
-    watched = enumerate(blocks if chained else blocks[:1])
-    hooks = [block.register_forward_pre_hook(before(number), with_kwargs=True) for number, block in watched]
-    hooks += [block.register_forward_hook(after) for block in blocks]
+    apart = list(dict.fromkeys(blocks))
+    hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in apart]
+    hooks += [block.register_forward_hook(after) for block in apart]
     with _removed(hooks):
         yield states
 
