@@ -136,7 +136,8 @@ def test_the_same_bytes_under_two_names_are_one_image(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(lines))
     task = load_task({"name": "t", "level": "multimodal", "table": "t.csv"}, folder=tmp_path)
     (fault,) = wrong(task, "shared")
-    assert (fault.severity, fault.figures["kinds"], ids(fault)) == ("error", ["image"], ["t#9"])
+    assert (fault.severity, fault.figures["kinds"], ids(fault)) == ("error", ["image", "group"], ["t#9"])
+    assert "bad_rows: skip" in fault.cure
 
 
 # Duplicates

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
+from vlprobe.ledger import Ledger, key_of
 from vlprobe.types import ImageData
 
 AT_ONCE = 256
-"""Items of an iterator that are written together."""
+"""Items of an iterator that are written together; files of an iterator that are read together."""
+READERS = 16
+"""Files that are read at a time: a disk that is far away answers late, and hashing leaves a processor to the others."""
 
 
 def digest(*parts: object) -> str:
@@ -59,14 +64,70 @@ def file_digest(path: Path) -> str:
 
 
 def image_digest(image: ImageData) -> str:
-    """Return the sha256 of an image's encoded bytes, wherever they lie.
+    """Return the sha256 of an image's encoded bytes, wherever they lie; a file is read once, unless it changes.
 
     Raises:
         OSError: its file cannot be read.
     """
     if isinstance(image, Path):
-        return file_digest(image)
+        return _FILES(image)
     return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else image.sha256
+
+
+def image_digests(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the `image_digest` of each of some files, several of which are read at a time; empty: it cannot be read."""
+    waiting = iter(files)
+    with ThreadPoolExecutor(READERS) as readers:
+        while some := list(islice(waiting, AT_ONCE)):
+            yield from readers.map(_digest_or_nothing, some)
+
+
+def file_size(file: Path) -> int:
+    """Return a file's size in bytes; -1: there is none to be read."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
+
+
+def alike_in_size(sizes: np.ndarray) -> np.ndarray:
+    """Return (file,) places of the files whose size another one has: only these can hold the same as another.
+
+    Args:
+        sizes: (file,) int64, as `file_size` returns them.
+    """
+    _, which, count = np.unique(sizes, return_inverse=True, return_counts=True)
+    return np.flatnonzero((sizes >= 0) & (count[which] > 1))
+
+
+class _FileDigests:
+    """sha256 of image files: kept in 56 bytes each, by name, size and when it was written."""
+
+    def __init__(self) -> None:
+        self._known, self._held, self._lock = Ledger(), bytearray(), Lock()
+
+    def __call__(self, file: Path) -> str:
+        found = file.stat()
+        key = key_of(str(file), str(found.st_size), str(found.st_mtime_ns))
+        with self._lock:
+            number = self._known.get(key)
+            if number >= 0:
+                return self._held[32 * number : 32 * (number + 1)].hex()
+        said = file_digest(file)
+        with self._lock:
+            if self._known.setdefault(key, len(self._held) // 32) == len(self._held) // 32:
+                self._held += bytes.fromhex(said)
+        return said
+
+
+_FILES = _FileDigests()
+
+
+def _digest_or_nothing(file: Path) -> str:
+    try:
+        return _FILES(file)
+    except OSError:
+        return ""
 
 
 def generator(seed: int, *purpose: str) -> np.random.Generator:

@@ -154,6 +154,12 @@ def label_in(record: bytes) -> str:
     return label
 
 
+def image_in(record: bytes) -> ImageData | None:
+    """Return the image of a record."""
+    said = record.decode()
+    return _image(_decoded(said, _decoded(said)[1])[0][2])
+
+
 def _image(said: Any) -> ImageData | None:
     if said is None or isinstance(said, str):
         return None if said is None else Path(said)

@@ -5,17 +5,17 @@ The side that carries the target stays where it is; a mismatch moves the other o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from vlprobe.digest import generator
+from vlprobe.digest import alike_in_size, file_size, generator, image_digest, image_digests
 from vlprobe.errors import DataError, StudyError, did_you_mean
 from vlprobe.examples import Examples
-from vlprobe.ledger import keys_of
+from vlprobe.ledger import key_of, keys_of
 from vlprobe.types import Example, ImageData, Level, Modality, Task
 
 CONDITIONS = {
@@ -111,20 +111,35 @@ def _without_image(example: Example) -> Example:
 
 
 def _contents(examples: Examples, side: Modality) -> np.ndarray:
-    """Return (example,) numbers, equal where the texts or images are."""
-    raw = np.empty((len(examples), 16), np.uint8)
+    """Return (example,) numbers, equal where the texts are, or the bytes of the images, whatever files they are in."""
+    raw, sizes, embedded = np.empty((len(examples), 16), np.uint8), np.full(len(examples), -1, np.int64), False
     for i, example in enumerate(examples):
-        raw[i] = np.frombuffer(_key(getattr(example, side)), np.uint8)
-    return np.unique(keys_of(raw), return_inverse=True)[1].astype(np.int32)
+        content = getattr(example, side)
+        raw[i] = np.frombuffer(_key(content), np.uint8)
+        if isinstance(content, Path):
+            sizes[i] = file_size(content)
+        else:
+            embedded = embedded or (side == "image" and content is not None)
+    keys, first, which = np.unique(keys_of(raw), return_index=True, return_inverse=True)
+    sizes = sizes[first]
+    files = np.flatnonzero(sizes >= 0) if embedded else alike_in_size(sizes)
+    for place, sha256 in zip(files, image_digests(_file(examples[int(first[at])]) for at in files), strict=True):
+        if sha256:
+            keys[place] = key_of("image", sha256)
+    return np.unique(keys, return_inverse=True)[1][which].astype(np.int32)
 
 
 def _key(content: str | ImageData | None) -> bytes:
-    """Return 16 bytes, of two contents the same where they are equal."""
-    said = (
-        content if isinstance(content, bytes) else str(getattr(content, "sha256", content)).encode("utf-8", "replace")
-    )
-    kind = type(content).__name__.encode()
-    return hashlib.blake2b(said, digest_size=16, person=kind[:16]).digest()
+    """Return 16 bytes, of two contents the same where they are equal; of files where their names are."""
+    if content is None:
+        return key_of()
+    if isinstance(content, str):
+        return key_of("text", content)
+    return key_of("file", str(content)) if isinstance(content, Path) else key_of("image", image_digest(content))
+
+
+def _file(example: Example) -> Path:
+    return Path(str(example.image))
 
 
 def show(example: Example, modalities: Sequence[Modality]) -> Example:

@@ -6,15 +6,17 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from vlprobe.digest import alike_in_size, file_size, image_digests
 from vlprobe.errors import BadRow, DataError
-from vlprobe.examples import Examples, Kept, label_in, written
+from vlprobe.examples import Examples, Kept, image_in, label_in, written
 from vlprobe.ledger import Ledger, key_of
 from vlprobe.records import Records
-from vlprobe.types import SPLITS, Example
+from vlprobe.types import SPLITS, Example, ImageData
 
 BadRows = Literal["error", "skip"]
 
@@ -123,6 +125,7 @@ class Gathered:
         """Drafts with a target."""
         self._records, self._ties = Records(), Ledger()
         self._part, self._parent = array("b"), array("i")
+        self._files, self._sizes, self._embedded = array("i"), array("q"), False
 
     def add(self, file: str, drafts: Iterable[Draft]) -> None:
         """Take the drafts of one more file, or more of one."""
@@ -136,11 +139,34 @@ class Gathered:
         self._part.append(PARTS.index(draft.split))
         self._parent.append(number)
         for tie in draft.ties:
-            # Union-find with path halving.
-            self._parent[self._find(number)] = self._find(self._ties.setdefault(key_of(*tie), number))
+            first = self._tie(number, tie)
+            if tie[0] == "image" and first == number:
+                self._note_image(number, draft.example.image)
         named = {target for target in draft.example.target if target is not None}
         self.labelled += bool(named)
         self.classes |= {target for target in named if isinstance(target, str)}
+
+    def _tie(self, number: int, tie: tuple[str, str]) -> int:
+        """Put a draft into one group with all that have this tie; return the first of them."""
+        first = self._ties.setdefault(key_of(*tie), number)
+        self._parent[self._find(number)] = self._find(first)  # union-find with path halving
+        return first
+
+    def _note_image(self, number: int, image: ImageData | None) -> None:
+        if isinstance(image, Path):
+            self._files.append(number)
+            self._sizes.append(file_size(image))
+        elif image is not None:
+            self._embedded = True
+
+    def _tie_equal_files(self) -> None:
+        """Put drafts into one group whose image files, of whatever names, hold the same bytes."""
+        files, sizes = np.array(self._files, np.int32), np.array(self._sizes, np.int64)
+        files = files[sizes >= 0] if self._embedded else files[alike_in_size(sizes)]
+        paths = (Path(str(image_in(self._records[row]))) for row in files)
+        for number, sha256 in zip(files.tolist(), image_digests(paths), strict=True):
+            if sha256:
+                self._tie(number, ("image", sha256))
 
     def _find(self, i: int) -> int:
         parent = self._parent
@@ -154,6 +180,7 @@ class Gathered:
 
         It is called by the smallest of its members' labels. Nothing can be added afterwards.
         """
+        self._tie_equal_files()
         self._ties = Ledger()
         leader = self._leaders()
         leaders = np.unique(leader)
