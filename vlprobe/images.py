@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vlprobe.errors import BadRow
 from vlprobe.types import ImageData
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 """Refused above this: a decompression bomb rather than a photograph."""
+RANGELESS = {"I": "a whole number of 32 bits", "F": "a float"}
+"""Pillow's modes of images that are refused."""
 
 
 def image_inside(folder: Path, name: str, place: str) -> Path:
@@ -81,12 +85,16 @@ def image_size(image: ImageData, place: str = "") -> tuple[int, int]:
 def open_image(image: ImageData, place: str = "") -> Image.Image:
     """Decode an image fully and return it as RGB, turned as its EXIF orientation says.
 
+    Of an animation it is the first picture; what is transparent has the colour that the file gives it; of 16 bits a
+    pixel the upper 8 are kept, of grey ones as Pillow does it of coloured ones.
+
     Args:
         image: a file, the bytes of one, or where they lie.
         place: the file and row that name it, for messages.
 
     Raises:
-        BadRow: no such file, not an image, truncated, or more than `MAX_PIXELS` pixels.
+        BadRow: no such file, not an image, truncated, more than `MAX_PIXELS` pixels, or pixels that do not say what
+            white is (whole numbers of 32 bits, floats).
     """
     from PIL import Image, ImageOps
 
@@ -103,7 +111,13 @@ def open_image(image: ImageData, place: str = "") -> Image.Image:
                     f"{name} has {opened.width} x {opened.height} pixels; the limit is {MAX_PIXELS:,}: scale it down",
                 )
             opened.load()
-            return ImageOps.exif_transpose(opened).convert("RGB")
+            if opened.mode in RANGELESS:
+                raise BadRow(
+                    place,
+                    f"{name} holds {RANGELESS[opened.mode]} a pixel, which does not say what white is; save it with 8 "
+                    "or 16 bits a pixel",
+                )
+            return _as_rgb(ImageOps.exif_transpose(opened))
     except FileNotFoundError:
         raise BadRow(place, f"image file {name} does not exist") from None
     except Image.DecompressionBombError as error:
@@ -112,3 +126,13 @@ def open_image(image: ImageData, place: str = "") -> Image.Image:
         raise BadRow(
             place, f"{name} cannot be decoded ({problem_of(error)}); the file is damaged or not an image"
         ) from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255: nearly all of such an image would be white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Palette images with Transparency")
+        return image.convert("RGB")

@@ -22,7 +22,7 @@ from vlprobe.listening import Heard, Layer, majority, on_test
 from vlprobe.probes.linear import Probed, probe_sets
 from vlprobe.types import SPLITS, Example, Modality, Task
 
-VERSION = 1
+VERSION = 2
 """Part of every key: raise it when the same examples would no longer give the same result."""
 
 MADE_OF: dict[str, Modality | None] = {"majority": None, "bag-of-words": "text", "n-grams": "text", "pixels": "image"}
