@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vlprobe.encoders.sight import Seen
-from vlprobe.encoders.text import word_of_piece
+from vlprobe.encoders.text import control_tokens, refuse_controls, without_marks, word_of_piece
 from vlprobe.errors import BadRow, CheckpointError
 from vlprobe.types import MASK, ROLES, Example
 
@@ -76,7 +76,7 @@ class PromptReader:
         # A template that writes the beginning itself is not given a second one.
         self.specials = BEGIN not in template.seeing
         self.template = template.begun(tokenizer.bos_token)
-        self.controls = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special} | {image}
+        self.controls = control_tokens(tokenizer) | {image}
 
     def read(self, batch: Sequence[Example], seen: Sequence[Seen]) -> Prompts:
         """Write and cut the prompts of a batch; no text is read as an empty one.
@@ -110,11 +110,14 @@ class PromptReader:
             tokens = np.array(encoded["input_ids"][row], dtype=np.int64)
             end = len(tokens)
             offsets = encoded["offset_mapping"][row]
-            self._check(example, tokens, offsets, start)
+            self._check(example, tokens)
+            inside = [start <= first < last <= start + len(example.text or "") for first, last in offsets]
+            refuse_controls(example, tokens[inside], self.controls, self.tokenizer)
             ids[row, :end], mask[row, :end] = tokens, True
             text = word_of_piece(offsets, [(start, start + len(example.text or ""))]) == 0
             role[row, :end][text] = ROLES.index("word")
-            word[row, :end] = word_of_piece(offsets, [(start + a, start + b) for a, b in example.words])
+            letters = without_marks(encoded.tokens(row), offsets, written[row][0])
+            word[row, :end] = word_of_piece(letters, [(start + a, start + b) for a, b in example.words])
             if seen:
                 places = np.flatnonzero(tokens == self.image)
                 self._place(places, seen[row])
@@ -131,27 +134,18 @@ class PromptReader:
                 f"{len(image.tokens)} of the image; tokenizer and config.json do not belong together"
             )
 
-    def _check(self, example: Example, tokens: np.ndarray, offsets: Sequence[tuple[int, int]], start: int) -> None:
-        """Refuse a prompt that is too long, or a text that would be taken for the template.
+    def _check(self, example: Example, tokens: np.ndarray) -> None:
+        """Refuse a prompt that is too long.
 
         Raises:
             BadRow: it is.
         """
-        place = example.place or example.id
         if len(tokens) > self.limit:
             raise BadRow(
-                place,
+                example.place or example.id,
                 f"the prompt of example {example.id} has {len(tokens)} tokens (those of the image and the template "
                 f"included); the model takes at most {self.limit}: shorten the text, or leave the row out",
             )
-        end = start + len(example.text or "")
-        for token, (first, last) in zip(tokens, offsets, strict=True):
-            if int(token) in self.controls and start <= first < last <= end:
-                raise BadRow(
-                    place,
-                    f"the text of example {example.id} holds {self.tokenizer.convert_ids_to_tokens(int(token))!r}, "
-                    "which this model reads as a control token, not as words; take it out of the text",
-                )
 
 
 def _maskless(example: Example) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from vlprobe.errors import BadRow
 from vlprobe.types import MASK, ROLES, Example
 
 Span = tuple[int, int]
+MARKS = ("▁", "Ġ")
+"""How vocabularies of SentencePiece and of bytes write the space before a word."""
 Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Role, word and box of every position, as in `Hidden`."""
 
@@ -52,6 +54,10 @@ class TextReader:
         self, tokenizer: Any, limit: int, pooled: Callable[[np.ndarray], int] | None = None, fill: bool = False
     ) -> None:
         self.tokenizer = tokenizer
+        self.controls = control_tokens(tokenizer) - {tokenizer.mask_token_id}
+        ends = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+        if tokenizer.unk_token_id not in [getattr(tokenizer, end) for end in ends]:  # CLIP's is the end of a text
+            self.controls -= {tokenizer.unk_token_id}  # a word that is not known is one
         self.limit = limit
         self.pooled = pooled
         self.fill = fill
@@ -60,8 +66,8 @@ class TextReader:
         """Cut the texts of a batch into pieces; no text is read as an empty one.
 
         Raises:
-            BadRow: a text is longer than the model takes (it is never cut), has no tokens, or has a masked word that
-                the tokenizer has no token for.
+            BadRow: a text is longer than the model takes (it is never cut), has no tokens, holds what the model reads
+                as a control token, or has a masked word that the tokenizer has no token for.
         """
         texts, spans = zip(*(self._own_notation(example) for example in batch), strict=True)
         # verbose=False: the length is our own business, below; padding is done here because a tokenizer.json may
@@ -92,10 +98,12 @@ class TextReader:
         for row, tokens in enumerate(encoded["input_ids"]):
             end = len(tokens)
             special = np.array(encoded["special_tokens_mask"][row], dtype=bool)
+            refuse_controls(batch[row], np.array(tokens)[~special], self.controls, self.tokenizer)
             ids[row, :end], mask[row, :end] = tokens, True
             role[row, :end] = np.where(special, ROLES.index(""), ROLES.index("word"))
             role[row, self._pooled(ids[row], special)] = ROLES.index("cls")
-            owner = word_of_piece(encoded["offset_mapping"][row], spans[row])
+            offsets = without_marks(encoded.tokens(row), encoded["offset_mapping"][row], texts[row])
+            owner = word_of_piece(offsets, spans[row])
             word[row, :end] = np.where(special, -1, owner)
         return Pieces(torch.from_numpy(ids), torch.from_numpy(mask), role, word)
 
@@ -122,6 +130,32 @@ class TextReader:
                 "probe it with a task that masks nothing",
             )
         return replace_mask(text, example.words, self.tokenizer.mask_token)
+
+
+def control_tokens(tokenizer: Any) -> set[int]:
+    """Return the ids of tokens that say what a text is, and are no part of one: beginning, end, padding, ..."""
+    return {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def refuse_controls(example: Example, tokens: np.ndarray, controls: Collection[int], tokenizer: Any) -> None:
+    """Refuse a text in which somebody has written a control token, `</s>` say: it would end there, to the model.
+
+    Args:
+        example: whose text it is.
+        tokens: (piece,) ids of the text alone.
+        controls: ids of control tokens.
+        tokenizer: knows their names.
+
+    Raises:
+        BadRow: it holds one.
+    """
+    for token in tokens.tolist():
+        if token in controls:
+            raise BadRow(
+                example.place or example.id,
+                f"the text of example {example.id} holds {tokenizer.convert_ids_to_tokens(token)!r}, "
+                "which this model reads as a control token, not as words; take it out of the text",
+            )
 
 
 def need_text(batch: Sequence[Example]) -> None:
@@ -170,6 +204,24 @@ def replace_mask(text: str, words: Sequence[Span], token: str) -> tuple[str, tup
     moved[done:] = length + np.arange(len(text) + 1 - done)
     pieces.append(text[done:])
     return "".join(pieces), tuple((int(moved[start]), int(moved[end])) for start, end in words)
+
+
+def without_marks(tokens: Sequence[str], offsets: Sequence[Span], text: str) -> list[Span]:
+    """Return the offsets of pieces; those of a mark of a beginning word that is a piece of its own are empty.
+
+    Inside a text such a mark is the space before the word. The one that SentencePiece and some byte pairs set in front
+    of a text is said by tokenizers to be its first letter: the first piece of the first word alone would be a mark.
+
+    Args:
+        tokens: (piece,) as the vocabulary has them.
+        offsets: (start, end) characters of every piece.
+        text: that was cut.
+    """
+    marked = (
+        (start, start) if piece in MARKS and text[start:end] != piece else (start, end)
+        for piece, (start, end) in zip(tokens, offsets, strict=True)
+    )
+    return list(marked)
 
 
 def word_of_piece(offsets: Sequence[Span], words: Sequence[Span]) -> np.ndarray:

@@ -21,7 +21,7 @@ from vlprobe.pooling import SIDES
 from vlprobe.records import Records
 from vlprobe.types import FULL, Example, Modality, Numbers, Unit
 
-VERSION = 2
+VERSION = 3
 """Part of every address: raise it when the same input would no longer give the same features."""
 LENGTH = 32
 """Hexadecimal digits of a question's address."""
