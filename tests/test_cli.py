@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 
@@ -101,6 +103,16 @@ def test_run_prints_a_table_and_then_computes_nothing(world, capsys):
     assert "\x1b" not in out
     assert world() == 0
     assert "nothing to compute: all results were there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_says_what_is_kept(world, capsys, monkeypatch, number, status):
+    world()
+    kept = (world.folder / "results" / "s" / "results.jsonl").read_text()
+    monkeypatch.setattr("vlprobe.results.Results.describe", lambda *_: os.kill(os.getpid(), number))
+    assert world() == status
+    assert "Stopped. What is finished is kept; the same command goes on from there." in capsys.readouterr().err
+    assert (world.folder / "results" / "s" / "results.jsonl").read_text() == kept
 
 
 def test_study_json_says_where_results_come_from(world, capsys):

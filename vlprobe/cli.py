@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -55,6 +56,10 @@ Address = Annotated[
     str | None, typer.Option(help="Of the Ray cluster; one is started here if not given.", show_default=False)
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Inputs at a time through a model.", show_default=False)]
+
+
+STOPPED = 128 + signal.SIGINT
+"""What typer leaves with where a command was interrupted: the interruption itself does not come out of it."""
 
 
 class Catalogue(StrEnum):
@@ -246,12 +251,26 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
-    """Run the command line; what is wrong with the input is said in a message, not in a traceback."""
+    """Run the command line; what is wrong with the input is said in a message, not in a traceback.
+
+    It leaves with 130 where Ctrl-C has stopped it, with 143 where SIGTERM has, as which Slurm and containers call time.
+    """
+    received = [signal.SIGINT]
+
+    def stop(number: int, _: object) -> None:
+        received[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         app()
     except VlprobeError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as left:
+        if isinstance(left, SystemExit) and left.code != STOPPED:
+            raise
         print("Stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + received[0]) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
