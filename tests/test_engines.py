@@ -41,6 +41,8 @@ class Mine(Toy):
 def square(job):
     if job == "bad":
         raise BadRow("a.csv, row 3", "no such image")
+    if job == "stopped":
+        os.kill(os.getpid(), signal.SIGINT)
     if isinstance(job, Path):  # dies as often as it is told to
         left = int(job.read_text())
         if left:
@@ -69,6 +71,12 @@ def test_a_worker_that_dies_is_replaced(processes, tmp_path):
     (tmp_path / "always").write_text("1000")
     with pytest.raises(VlprobeError, match=f"{DEATHS + 1} worker processes died one after the other"):
         list(processes.map(square, [tmp_path / "always"]))
+
+
+def test_a_worker_that_is_interrupted_says_nothing(processes, capfd):
+    with pytest.raises(VlprobeError, match="worker processes died"):
+        list(processes.map(square, ["stopped"]))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_a_job_raises_arrives_whole(processes):

@@ -7,6 +7,7 @@ may run a job twice. A worker keeps from one job to the next what the function k
 from __future__ import annotations
 
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +120,11 @@ class Processes(Engine):
 
 
 def _start_worker(numbers: Any, threads: int) -> None:
-    """Give a worker its number and its share of the cores, before it imports anything large."""
+    """Give a worker its number and its share of the cores, before it imports anything large.
+
+    A Ctrl-C reaches all processes of a terminal: a worker ends without a word, and the one it works for tells the user.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ[WORKER] = str(numbers.get() if not numbers.empty() else 0)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
