@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vlprobe.errors import BadRow
-from vlprobe.images import open_image
+from vlprobe.images import image_size, open_image
 
 RAMP = np.linspace(0, 255, 32).round().astype(np.uint8)[None].repeat(8, axis=0)
 """(8, 32): from black to white."""
@@ -69,3 +69,5 @@ def test_an_image_is_turned_as_its_orientation_says(orientation):
     turned |= {5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x, -1)}
     turned |= {7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90}
     assert (pixels(written(Image.fromarray(COLOURS), "PNG", exif=exif)) == turned[orientation](COLOURS)).all()
+    high, wide = turned[orientation](COLOURS).shape[:2]
+    assert image_size(written(Image.fromarray(COLOURS), "PNG", exif=exif)) == (wide, high)

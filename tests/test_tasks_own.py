@@ -252,7 +252,7 @@ def test_bad_boxes_are_bad_rows(write, load, tmp_path, boxes, message):
 def test_pixel_boxes_of_a_file_that_is_no_image_are_a_bad_row(write, load):
     write("a.png", "no image")
     write("r.jsonl", jsonl({"image": "a.png", "boxes": [[0, 0, 1, 1]], "labels": ["cat"]}))
-    with pytest.raises(DataError, match="r.jsonl, row 1: the size of .*a.png cannot be read"):
+    with pytest.raises(DataError, match="r.jsonl, row 1: .*a.png cannot be opened"):
         load(level="vision", unit="region", box_unit="pixel", table="r.jsonl")
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 """Refused above this: a decompression bomb rather than a photograph."""
+_ORIENTATION = 0x0112
+_LYING = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height (Exif 2.32, tag 274)."""
 RANGELESS = {"I": "a whole number of 32 bits", "F": "a float"}
 """Pillow's modes of images that are refused."""
 
@@ -59,7 +62,7 @@ def problem_of(error: Exception) -> str:
 
 
 def image_size(image: ImageData, place: str = "") -> tuple[int, int]:
-    """Return (width, height) in pixels as the file's header says, without decoding it.
+    """Return (width, height) in pixels, turned as the EXIF orientation says; its pixels are not decoded.
 
     Args:
         image: a file, the bytes of one, or where they lie.
@@ -72,14 +75,18 @@ def image_size(image: ImageData, place: str = "") -> tuple[int, int]:
 
     try:
         with warnings.catch_warnings():
+            # Nothing is decoded here; `open_image` refuses what is too large.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(encoded(image)) as opened:
-                return opened.size
+            opened = Image.open(encoded(image))
+        with opened:
+            width, height = opened.size
+            turned = opened.getexif().get(_ORIENTATION) in _LYING
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         name = image_name(image)
         raise BadRow(
-            place or name, f"{name} cannot be opened ({problem_of(error)}); it is missing, or no image"
+            place or name, f"{name} cannot be opened ({problem_of(error)}); it is missing, damaged, or no image"
         ) from None
+    return (height, width) if turned else (width, height)
 
 
 def open_image(image: ImageData, place: str = "") -> Image.Image:

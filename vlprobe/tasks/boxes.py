@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from vlprobe.errors import BadRow
-from vlprobe.images import encoded, image_name, problem_of
 from vlprobe.tasks.cells import list_of, number_of
-from vlprobe.types import ImageData
 
 Box = tuple[float, float, float, float]
-
-_ORIENTATION = 0x0112
-_LYING = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height (Exif 2.32, tag 274)."""
 
 
 def boxes_of(value: Any, column: str, place: str, size: tuple[int, int] = (1, 1)) -> tuple[Box, ...]:
@@ -41,27 +34,3 @@ def boxes_of(value: Any, column: str, place: str, size: tuple[int, int] = (1, 1)
             raise BadRow(place, f"the box {list(box)!r} reaches out of the image of {size[0]} x {size[1]}{cure}")
         boxes.append((x1 / size[0], y1 / size[1], x2 / size[0], y2 / size[1]))
     return tuple(boxes)
-
-
-def image_size(image: ImageData, place: str) -> tuple[int, int]:
-    """Return (width, height) of an image in pixels, turned as its EXIF orientation says; its pixels are not decoded.
-
-    Raises:
-        BadRow: not an image.
-    """
-    from PIL import Image
-
-    name = image_name(image)
-    try:
-        with warnings.catch_warnings():
-            # Nothing is decoded here; `open_image` refuses what is too large.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(encoded(image))
-        with opened:
-            width, height = opened.size
-            turned = opened.getexif().get(_ORIENTATION) in _LYING
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise BadRow(
-            place, f"the size of {name} cannot be read ({problem_of(error)}); the file is damaged or no image"
-        ) from None
-    return (height, width) if turned else (width, height)

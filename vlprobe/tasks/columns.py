@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from vlprobe.digest import image_digest
 from vlprobe.errors import BadRow, DataError, StudyError, did_you_mean
-from vlprobe.images import image_inside
+from vlprobe.images import image_inside, image_size
 from vlprobe.settings import Settings
 from vlprobe.stored import StoredImage
-from vlprobe.tasks.boxes import boxes_of, image_size
+from vlprobe.tasks.boxes import boxes_of
 from vlprobe.tasks.cells import NO_LABEL, label_of, list_of, number_of, optional_label_of, text_of
 from vlprobe.tasks.rows import SPLIT_NAMES, Draft, Names, Row, plain
 from vlprobe.tasks.tables import require_columns
