@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -161,6 +162,40 @@ def test_a_misspelt_layer_is_an_error_with_the_nearest_names(tmp_path):
         study(tmp_path, layers=["join.1"]).plan()
 
 
+def test_a_pooling_of_what_a_model_is_not_given_is_not_done(tmp_path):
+    models = [Toy(), Toy("reader", ("text",))]
+    opened = study(tmp_path, models, conditions=["matched", "text-only"], pooling={"input": "patches"})
+    opened._tasks = [replace(colour_task(), unit="input", splits=unmasked(colour_task()))]
+    done = {(cell.called, cell.condition) for cell in opened.plan().cells}
+    assert done == {("toy", "matched")}
+    said = [note for note in opened.plan().notes if "pooling 'patches' reads the image" in note]
+    assert len(said) == 3
+    assert {r.unit for r in opened.run() if r.layer} == {"input: patches"}
+
+
+def unmasked(task):
+    """The splits of a word task about one word, as questions on the whole input."""
+    return {
+        name: [
+            replace(example, words=(), target=tuple(t for t in example.target if t is not None)) for example in examples
+        ]
+        for name, examples in task.splits.items()
+    }
+
+
+def test_a_study_of_which_nothing_can_be_done_says_why(tmp_path):
+    opened = study(tmp_path, [Toy("reader", ("text",))], conditions=["image-only"])
+    with pytest.raises(StudyError, match="nothing of this study can be done") as caught:
+        opened.run()
+    assert "\n  colour, reader, image-only: not done, the model reads text only" in str(caught.value)
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_pooling_that_no_task_uses_is_checked_too(tmp_path):
+    with pytest.raises(StudyError, match="unknown pooling 'bx' for unit 'region'; did you mean 'box'"):
+        study(tmp_path, pooling={"region": "bx"}).plan()
+
+
 def test_only_the_layers_asked_for(tmp_path):
     assert {r.layer for r in study(tmp_path, layers=["joint.0"]).run()} == {"", "joint.0"}
 
@@ -191,6 +226,9 @@ def test_two_models_of_one_name_are_refused(tmp_path):
         ({"conditions": ["mismatchd"]}, "unknown condition 'mismatchd'; did you mean 'mismatched'"),
         ({"limit": 0}, "limit"),
         ({"bad_rows": "skipp"}, "bad_rows"),
+        ({"layers": []}, "layers"),
+        ({"name": ".."}, "name"),
+        ({"conditions": ["mismached"]}, "study: conditions: unknown condition 'mismached'; did you mean 'mismatched'"),
         ({"pooling": {"wrd": "first"}}, "unknown key 'pooling.wrd'; did you mean 'word'?"),
         ({"name": "../up"}, "name"),
         ({"tasks": []}, "tasks"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_
 from vlprobe.examples import Examples, of_one_origin, together
 from vlprobe.extraction import Extraction, Forward, ImageDigests, Put, addressed, forwards, put, reads
 from vlprobe.pairing import obstacle, pair, read_condition
-from vlprobe.pooling import check_pooling
+from vlprobe.pooling import SIDES, check_pooling
 from vlprobe.splits import Parts, cut
 from vlprobe.store import Store
 from vlprobe.streams import buckets, folder, passes_of, statistics_lacking
 from vlprobe.study_file import StudyFile
-from vlprobe.types import SPLITS, Task
+from vlprobe.types import SPLITS, Task, Unit
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Profile
@@ -109,6 +109,8 @@ def make_plan(
         StudyError: a layer that no model has, an unknown pooling.
         BadRow, DataError: see `cut`; an image that cannot be opened.
     """
+    for unit in get_args(Unit):
+        check_pooling(unit, getattr(file.pooling, unit))
     chosen = {model.name: _layers(file, models, model) for model in models}
     notes = [f"{name} has none of the layers {', '.join(file.layers)}" for name, layers in chosen.items() if not layers]
     notes += [f"{model.name}: assumed that {model.usage['assumed']}" for model in models if "assumed" in model.usage]
@@ -270,7 +272,7 @@ def _cells(
 ) -> list[Cell]:
     """Return the cells of one task and seed; what cannot be asked goes to `notes`."""
     task = asked.task
-    how = check_pooling(task.unit, getattr(file.pooling, task.unit))
+    how = getattr(file.pooling, task.unit)
     groups = len(np.unique(together([asked.parts.train, asked.parts.validation]).ranks))
     read = {side for model in models for side in model.modalities}
     surface = [name for name in file.controls if MADE_OF.get(name) is None or MADE_OF[name] in read]
@@ -299,8 +301,9 @@ def _cells(
             layers = tuple(layer for layer in chosen[model.name] if trained.knows(layer) and tested.knows(layer))
             if trained.unit != "input":  # a pooler is one vector for the whole input
                 layers = tuple(layer for layer in layers if not layer.endswith((".pooler", ".projection")))
-            if not layers:
-                notes.append(f"{task.name}, {model.name}, {condition}: not done, it gives none of the layers anything")
+            lost = _unpooled(trained) or _unpooled(tested) or ("" if layers else "it gives none of the layers anything")
+            if lost:
+                notes.append(f"{task.name}, {model.name}, {condition}: not done, {lost}")
                 continue
             why_not = {probe: listening.obstacle(probe, task, condition, groups) for probe in file.probes}
             notes += filter(None, why_not.values())
@@ -324,6 +327,14 @@ def _cells(
                 )
             )
     return cells
+
+
+def _unpooled(extraction: Extraction) -> str:
+    """Say that its pooling reads a side that no example has, as the model sees it; empty: it does not."""
+    side = SIDES.get(extraction.how)
+    if side is None or any(getattr(example, side) is not None for example in extraction.examples):
+        return ""
+    return f"pooling '{extraction.how}' reads the {side}, which the model is not given"
 
 
 def _control_task(file: StudyFile, asked: _Asked, read: Collection[str], notes: list[str]) -> ControlTask:

@@ -219,6 +219,8 @@ class Study:
 
         results = self.results()
         plan = self.plan()
+        if not plan.cells:
+            raise StudyError("nothing of this study can be done:\n  " + "\n  ".join(plan.notes))
         check_space(plan, self.store().folder)
         results.describe(describe(self.file, self.models(), self.tasks(), plan, self.untrained().twins))
         with self._workplace(engine) as workplace:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from vlprobe.errors import did_you_mean
+from vlprobe.errors import StudyError, did_you_mean
 from vlprobe.pairing import read_condition
 from vlprobe.probes import ASKED_FOR, CONTROLS, PROBES
 from vlprobe.settings import Settings
@@ -24,7 +24,7 @@ class Pooling(Settings):
 class StudyFile(Settings):
     """The keys of a study file."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^[\w.-]*[\w-][\w.-]*$")
     """Names the results folder: letters, digits, '.', '_', '-'."""
     models: list[str | dict[str, Any]] = Field(min_length=1)
     """`FAMILY:SOURCE`, or a mapping with more to say; see `load_model`."""
@@ -32,7 +32,7 @@ class StudyFile(Settings):
     """Names of known tasks, or mappings that describe the user's own; see `load_task`."""
     conditions: list[str] = ["matched"]
     """See `vlprobe.pairing.CONDITIONS`; `A>B` trains on A and tests on B."""
-    layers: Literal["all"] | list[str] = "all"
+    layers: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
     """Layer addresses to probe."""
     pooling: Pooling = Pooling()
     """How each unit is pooled."""
@@ -96,7 +96,10 @@ class StudyFile(Settings):
     @classmethod
     def _known(cls, conditions: list[str]) -> list[str]:
         for condition in conditions:
-            read_condition(condition)
+            try:
+                read_condition(condition)
+            except StudyError as error:
+                raise ValueError(str(error)) from None
         if len(set(conditions)) != len(conditions) or not conditions:
             raise ValueError("conditions must be different, and at least one")
         return conditions
