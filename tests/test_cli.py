@@ -105,6 +105,16 @@ def test_run_prints_a_table_and_then_computes_nothing(world, capsys):
     assert "nothing to compute: all results were there" in capsys.readouterr().out
 
 
+def test_results_of_earlier_data_are_not_looked_at_and_it_is_said(world, capsys):
+    assert world() == 0
+    assert "more results" not in capsys.readouterr().out
+    before = len((world.folder / "results" / "s" / "results.jsonl").read_text().splitlines())
+    world.rows = world.rows[:-3]
+    assert world() == 0
+    assert f"results.jsonl holds {before} more results, of an earlier version of this study" in capsys.readouterr().out
+    assert call("report", "results/s") == 0
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_says_what_is_kept(world, capsys, monkeypatch, number, status):
     world()

@@ -120,7 +120,7 @@ def test_an_unknown_schema_is_refused(folder, tmp_path, found, cure):
 
 def test_results_of_an_earlier_study_file_do_not_count(folder, tmp_path):
     results = Results(tmp_path)
-    results.describe(json.loads((folder / "study.json").read_text()))
+    results.describe(json.loads((folder / "study.json").read_text()) | {"asked": [RESULT.key[:16], "def"]})
     mine = replace(RESULT, task="colour", model="toy")
     results.add(mine, ANSWERS)
     results.add(replace(mine, model="gone", key="def"), ANSWERS)

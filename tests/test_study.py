@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from toys import Toy, colour_task
-from vlprobe.errors import StudyError, VlprobeError
+from vlprobe.errors import DataError, StudyError, VlprobeError
 from vlprobe.extraction.jobs import Shelf
+from vlprobe.findings.folder import open_folder
 from vlprobe.report.summary import summarise
+from vlprobe.results import Results, read_results
 from vlprobe.study import Study
 from vlprobe.types import Example, Task
 
@@ -194,6 +196,31 @@ def test_a_study_of_which_nothing_can_be_done_says_why(tmp_path):
 def test_a_pooling_that_no_task_uses_is_checked_too(tmp_path):
     with pytest.raises(StudyError, match="unknown pooling 'bx' for unit 'region'; did you mean 'box'"):
         study(tmp_path, pooling={"region": "bx"}).plan()
+
+
+def test_what_earlier_data_or_another_pooling_gave_is_no_result_of_the_study(tmp_path):
+    """The same task, model, condition and seed: only the keys say that these are results of other things."""
+    study(tmp_path, layers=["joint.0"]).run()
+    opened = study(tmp_path, layers=["joint.1"], pooling={"word": "mean"})
+    made = {(r.key, r.condition) for r in opened.run()}
+    assert {(r.key, r.condition) for r in read_results(tmp_path)} == made
+    changed = study(tmp_path, tasks=[colour_task(seed=1)])
+    made = {(r.key, r.condition) for r in changed.run()}
+    assert {(r.key, r.condition) for r in read_results(tmp_path)} == made
+    assert {r.key for r in open_folder(tmp_path).chosen} == {key for key, _ in made}
+    assert len(Results(tmp_path).all()) > len(made)
+    back = study(tmp_path, layers=["joint.0"])  # as it was first: nothing is computed, and nothing was lost
+    assert not back.plan().probes
+    made = {(r.key, r.condition) for r in back.run()}
+    assert {(r.key, r.condition) for r in read_results(tmp_path)} == made
+
+
+@pytest.mark.parametrize(("where", "what"), [("output", "the results folder"), ("store", "the store")])
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_runs(tmp_path, where, what):
+    (tmp_path / "file").write_text("")
+    opened = study(tmp_path / "good", **{where: str(tmp_path / "file" / "x")})
+    with pytest.raises(DataError, match=f"{what} .*file/x cannot be written to .*; name another `{where}`"):
+        opened.run()
 
 
 def test_only_the_layers_asked_for(tmp_path):

@@ -226,10 +226,19 @@ def _part(shard: str) -> tuple[int, int]:
 
 
 def _print_notes(opened: Study) -> None:
-    described = opened.results().description()
+    from vlprobe.results import of_study
+
+    results = opened.results()
+    described = results.description()
     for note in described["not_done"]:
         typer.echo(f"note: {note}")
     place = opened.output / "study.json"
+    others = len(results.all()) - len(of_study(results.all(), described))
+    if others:
+        typer.echo(
+            f"note: {opened.output / 'results.jsonl'} holds {others} more results, of an earlier version of this study "
+            "or of its data, or of another study; they are not looked at"
+        )
     again = described.get("computed_again", ())
     if again:
         typer.echo(f"note: {len(again)} results were there without their predictions and are made again: see {place}")

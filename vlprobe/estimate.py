@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,25 @@ def check_space(plan: Plan, folder: Path, shared: bool = False) -> None:
             f"statistics, which take {plan.statistics / 1e9:.3g} GB; name a `store` on a larger disk, keep them as "
             "`dtype: float16`, or ask for fewer models, tasks, layers or seeds"
         )
+
+
+def check_folder(folder: Path, what: str, cure: str) -> None:
+    """Make a folder, and refuse to start where nothing can be written to it.
+
+    Args:
+        folder: to be written to.
+        what: it is, for the message.
+        cure: how to name another one.
+
+    Raises:
+        DataError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"{what} {folder} cannot be written to ({error.strerror}); {cure}") from None
 
 
 def probe_memory(plan: Plan) -> int:

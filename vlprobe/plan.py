@@ -61,15 +61,23 @@ class Plan:
     """Image file -> sha256, of all that models are shown."""
     waiting: tuple[Waiting, ...]
     """What the models of cells that lack results would still be run on."""
-    probes: int
-    """Results that are still to be computed, controls counted."""
-    done: int
-    """Results that are there already."""
+    asked: Mapping[str, bool]
+    """Key of every result that it asks for, controls counted -> whether the result is there already."""
     statistics: int = 0
     """Bytes of disk that the statistics of representations that are not kept still take: of the model that has most,
     for one model's are gone before the next one's come."""
     statistics_together: int = 0
     """The same of all models: those that a job array makes wait for each other."""
+
+    @property
+    def done(self) -> int:
+        """Results that are there already."""
+        return sum(self.asked.values())
+
+    @property
+    def probes(self) -> int:
+        """Results that are still to be computed."""
+        return len(self.asked) - self.done
 
     @property
     def forward_passes(self) -> int:
@@ -133,9 +141,9 @@ def make_plan(
     twins = {id(model) for model in untrained}
     cells = [replace(cell, controls=("random-init",)) if id(cell.model) in twins else cell for cell in cells]
     cells.sort(key=lambda cell: (place[cell.model.name], cell.untrained))
-    probes, there, unfinished = _progress(cells, store, done)
+    wanted, unfinished = _progress(cells, store, done)
     waiting = _waiting(unfinished, store, file.numbers.kept)
-    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images, tuple(waiting), probes, there)
+    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images, tuple(waiting), wanted)
 
 
 def begun(plan: Plan, store: Store, done: Mapping[str, object]) -> bool:
@@ -148,7 +156,7 @@ def begun(plan: Plan, store: Store, done: Mapping[str, object]) -> bool:
     """
     if not (store.folder / "streams").is_dir():
         return False
-    return any(folder(store.folder, cell).is_dir() for cell in _progress(plan.cells, store, done)[2])
+    return any(folder(store.folder, cell).is_dir() for cell in _progress(plan.cells, store, done)[1])
 
 
 def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]) -> Plan:
@@ -160,10 +168,10 @@ def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]
         store: says which layers there are.
         done: keys of the results that are there.
     """
-    _, _, lacking = _progress(plan.cells, store, done)
+    _, lacking = _progress(plan.cells, store, done)
     those = {id(cell) for cell in lacking}  # what the linear probe has answered stays as it is
     cells = tuple(replace(cell, streaming=id(cell) in those) for cell in plan.cells)
-    probes, there, unfinished = _progress(cells, store, done)
+    wanted, unfinished = _progress(cells, store, done)
     waiting, sizes = [], [0]
     for inside in by_model(unfinished).values():
         count = buckets([cell for cell in cells if cell.called == inside[0].called])
@@ -177,8 +185,7 @@ def stream(plan: Plan, file: StudyFile, store: Store, done: Mapping[str, object]
         cells=cells,
         notes=plan.notes + tuple(notes),
         waiting=tuple(waiting),
-        probes=probes,
-        done=there,
+        asked=wanted,
         statistics=max(sizes),
         statistics_together=sum(sizes),
     )
@@ -362,8 +369,8 @@ def _key(trained: Extraction, tested: Extraction, asked: _Asked) -> str:
     return digest(PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, name, classes)
 
 
-def _progress(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[int, int, list[Cell]]:
-    """Return (results to do, results there, cells that lack some)."""
+def _progress(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[dict[str, bool], list[Cell]]:
+    """Return key of every result that is asked for -> whether it is there, and the cells that lack some."""
     wanted: dict[str, bool] = {}
     lacking: list[Cell] = []
     for cell in cells:
@@ -371,8 +378,7 @@ def _progress(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -
         wanted |= {result.key: result.key in done for result in results}
         if not all(result.key in done for result in results):
             lacking.append(cell)
-    there = sum(wanted.values())
-    return len(wanted) - there, there, lacking
+    return wanted, lacking
 
 
 def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:

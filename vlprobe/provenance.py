@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from vlprobe.plan import Plan
+from vlprobe.results import DIGITS
 from vlprobe.study_file import StudyFile
 from vlprobe.types import Source, Task
 
@@ -85,6 +86,9 @@ class Provenance:
     """The models with random weights that stand beside them, where they were asked for."""
     tasks: tuple[DescribedTask, ...]
     """In the study's order."""
+    asked: tuple[str, ...]
+    """Start of the key of every result that the study asks for, 16 digits; other results of the folder are of an
+    earlier version of the study file or of its data."""
     images: Mapping[str, str]
     """Image file -> sha256, of all that models were shown."""
     not_done: tuple[str, ...]
@@ -108,6 +112,7 @@ def describe(
         models=tuple(map(_model, models)),
         untrained=tuple(map(_model, untrained)),
         tasks=tuple(map(_task, tasks)),
+        asked=tuple(key[:DIGITS] for key in plan.asked),
         images=dict(plan.images),
         not_done=plan.notes,
         skipped_rows=plan.skipped,

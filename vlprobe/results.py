@@ -33,6 +33,9 @@ KINDS = {"id": "U", "index": "i", "group": "U", "target": "Uf", "predicted": "Uf
 SENT = KINDS | {"bits": "f"}
 """The same, of a probe that sends labels."""
 
+DIGITS = 16
+"""Of a result's key, by which `study.json` names it."""
+
 PACKED = "predictions.zip"
 """The same files in one, as which they come from the hub, where folders hold thousands of files at most."""
 
@@ -237,10 +240,14 @@ def read_results(folder: str | Path) -> list[Result]:
 
 
 def of_study(results: Sequence[Result], described: Mapping[str, Any]) -> list[Result]:
-    """Return the results that belong to what `study.json` describes: a folder may hold those of an earlier file too."""
+    """Return the results that belong to what `study.json` describes.
+
+    A folder may hold those of an earlier study file, or of data that have changed since, too.
+    """
     models = {(model["name"], model["stage"]) for model in described["models"]}
     tasks = {task["name"] for task in described["tasks"]}
     conditions, wanted = set(described["study"]["conditions"]), set(described["study"]["seeds"])
+    asked = set(described["asked"]) if "asked" in described else None  # older folders do not say it
     return [
         each
         for each in results
@@ -248,6 +255,7 @@ def of_study(results: Sequence[Result], described: Mapping[str, Any]) -> list[Re
         and each.task in tasks
         and each.condition in conditions
         and each.seed in wanted
+        and (asked is None or each.key[:DIGITS] in asked)
     ]
 
 

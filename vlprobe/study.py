@@ -213,7 +213,7 @@ class Study:
         Raises:
             VlprobeError: with the task, model and example in its notes.
         """
-        from vlprobe.estimate import check_space
+        from vlprobe.estimate import check_folder, check_space
         from vlprobe.provenance import describe
         from vlprobe.run import run
 
@@ -221,6 +221,8 @@ class Study:
         plan = self.plan()
         if not plan.cells:
             raise StudyError("nothing of this study can be done:\n  " + "\n  ".join(plan.notes))
+        check_folder(self.output, "the results folder", "name another `output` in the study, or with --output")
+        check_folder(self.store().folder, "the store", "name another `store` in the study")
         check_space(plan, self.store().folder)
         results.describe(describe(self.file, self.models(), self.tasks(), plan, self.untrained().twins))
         with self._workplace(engine) as workplace:
@@ -238,12 +240,13 @@ class Study:
             StudyError: a part that is not one of them.
             VlprobeError: with the task and model in its notes.
         """
-        from vlprobe.estimate import check_space
+        from vlprobe.estimate import check_folder, check_space
         from vlprobe.run import represent
 
         if not 1 <= shard[0] <= shard[1]:
             raise StudyError(f"shard {shard[0]}/{shard[1]}: give K/N with K from 1 to N, e.g. 3/16")
         plan = self.plan()
+        check_folder(self.store().folder, "the store", "name another `store` in the study")
         check_space(plan, self.store().folder, shared=True)
         with self._workplace(engine) as workplace:
             return represent(plan, self.results(), workplace, shard, progress)
