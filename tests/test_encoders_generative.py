@@ -35,7 +35,8 @@ PROMPTS = {
     ),
     "qwen2_vl": (SYSTEM + USER + QWEN + CHAT, SYSTEM + USER + CHAT),
     "qwen2_5_vl": (SYSTEM + USER + QWEN + CHAT, SYSTEM + USER + CHAT),
-    "qwen3_vl": (USER + QWEN + CHAT, USER + CHAT),
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe"), (USER + QWEN + CHAT, USER + CHAT)),
+    "internvl": (USER + "<img><IMG_CONTEXT></img>\n" + CHAT, USER + CHAT),
     "paligemma": ("<image><bos>{}\n", "<bos>{}\n"),
     "gemma3": ("<bos><start_of_turn>user\n<start_of_image>" + GEMMA, "<bos><start_of_turn>user\n" + GEMMA),
     "idefics3": (
@@ -50,7 +51,8 @@ PROMPTS = {
 """Model type -> what its publishers say a user's turn looks like, with an image and without one."""
 PLACES = {
     "gemma3": ("<start_of_image>", "\n\n<start_of_image>{image}<end_of_image>\n\n"),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), ("<|image_pad|>", "{image}")),
+    **dict.fromkeys(generative.QWENS, ("<|image_pad|>", "{image}")),
+    "internvl": ("<IMG_CONTEXT>", "{image}"),
 }
 """Model type -> how they write an image there, and how it reaches the tokenizer; others write <image>."""
 
@@ -63,7 +65,8 @@ def llava_inputs(images, words, image, prompt, network):
 
 def counted_inputs(images, words, image, prompt, network):
     """Of models whose processor cannot be made without torchvision: as many tokens as the network has features."""
-    made = images([image], return_tensors="pt")
+    tiled = {"crop_to_patches": True} if network.config.model_type == "internvl" else {}  # as InternVLProcessor says
+    made = images([image], return_tensors="pt", **tiled)
     count = len(features(network.model.get_image_features(**eyes(made))))
     token = words.convert_ids_to_tokens(network.config.image_token_id)
     inputs = words(prompt.replace(token, token * count), return_tensors="pt")
@@ -94,7 +97,7 @@ def idefics_inputs(images, words, image, prompt, network):
 
 INPUTS = {
     **dict.fromkeys(("llava", "llava_next"), llava_inputs),
-    **dict.fromkeys(("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"), counted_inputs),
+    **dict.fromkeys(("llava_onevision", "internvl", *generative.QWENS), counted_inputs),
     "paligemma": paligemma_inputs,
     "gemma3": gemma_inputs,
     **dict.fromkeys(("idefics3", "smolvlm"), idefics_inputs),
@@ -158,7 +161,7 @@ def compare(kind, folder, model, image):
     assert len(outputs.hidden_states) == 4
     for index, states in enumerate(outputs.hidden_states[:3]):  # of the last block, transformers gives the norm
         added = torch.zeros_like(states)
-        if kind == "qwen3_vl" and seen is not None and index > 0:  # it gives what block k puts out, before it adds this
+        if kind.startswith("qwen3_vl") and seen is not None and index > 0:  # it gives what block k puts out, before it adds this
             added[inputs["input_ids"] == model.reader.image] = seen.deepstack_features[index - 1][0]
             assert added.abs().max() > 0.01
         near(mine[f"joint.{index}"].states, states + added)
@@ -202,7 +205,7 @@ def still(model):
 
 
 REACH = {
-    **dict.fromkeys(("paligemma", "gemma3", "llava_next"), 5),
+    **dict.fromkeys(("paligemma", "gemma3", "llava_next", "internvl"), 5),
     **dict.fromkeys(("idefics3", "smolvlm"), 7),
     "llava_onevision": 20,
 }

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 WORDS = ["dog", "cat", "sit", "the", "mat", "red", "chair", "USER", "ASSIST"]
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"]
 QWEN = [*QWEN, "<|image_pad|>"]
+QWENS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>"]
 TILES = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
 FENCES = ["<global-img>", *TILES, "<end_of_utterance>", "<fake_token_around_image>", "<image>"]
@@ -17,7 +18,8 @@ SPECIALS = {
     "llava": ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
     "llava_next": ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
     "llava_onevision": [*CHAT, "<video>", "<image>"],
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), QWEN),
+    **dict.fromkeys(QWENS, QWEN),
+    "internvl": [*CHAT, "<img>", "</img>", "<video>", "<IMG_CONTEXT>"],
     "paligemma": [*GEMMA, "<loc0000>", "<image>"],
     "gemma3": [*GEMMA, "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>"],
     "idefics3": ["<|begin_of_text|>", "<|eot_id|>", "<pad>", *FENCES],
@@ -63,7 +65,7 @@ NAMED = {
         ("llava", "llava_next"), {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     ),
     **dict.fromkeys(
-        ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+        ("llava_onevision", "internvl", *QWENS),
         {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
     ),
     **dict.fromkeys(
@@ -176,7 +178,22 @@ CONFIGS = {
         **qwen_numbers("qwen3_vl"),
     ),
 }
+CONFIGS["qwen3_vl_moe"] = lambda: hf.Qwen3VLMoeConfig(
+    text_config={
+        **sizes("qwen3_vl_moe"),
+        **{**MROPE, "head_dim": 8, "moe_intermediate_size": 12, "num_experts": 4, "num_experts_per_tok": 2},
+    },
+    vision_config={**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1], **PATCH},
+    **qwen_numbers("qwen3_vl_moe"),
+)
+CONFIGS["internvl"] = lambda: hf.InternVLConfig(
+    vision_config=IMAGE,
+    text_config=hf.Qwen2Config(**sizes("internvl")),
+    image_token_id=number("internvl", "<IMG_CONTEXT>"),
+)
 CLASSES = {
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
+    "internvl": "InternVLForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
     "llava_next": "LlavaNextForConditionalGeneration",
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
@@ -194,6 +211,7 @@ PROCESSORS = {
         size={"shortest_edge": 32}, crop_size=SQUARE, image_grid_pinpoints=SHAPES, resample=2
     ),
     "llava_onevision": lambda: hf.LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=SHAPES, resample=2),
+    "internvl": lambda: hf.GotOcr2ImageProcessorPil(size=SQUARE, max_patches=6, resample=2),
     "paligemma": lambda: hf.SiglipImageProcessorPil(size=SQUARE, resample=2),
     "gemma3": lambda: hf.Gemma3ImageProcessorPil(size=SQUARE, resample=2),
     "idefics3": lambda: hf.Idefics3ImageProcessorPil(
@@ -204,7 +222,7 @@ PROCESSORS = {
     ),
     "llava": lambda: hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
     **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+        QWENS,
         lambda: hf.Qwen2VLImageProcessorPil(
             size={"shortest_edge": 32 * 32, "longest_edge": 100 * 100}, patch_size=8, merge_size=2
         ),

@@ -226,10 +226,19 @@ FAMILIES: dict[str, Family] = {
     "qwen-vl": Family(
         module="vlprobe.encoders.generative",
         kind="Generative",
-        types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+        types=("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"),
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
-        about="Qwen2-VL, Qwen2.5-VL, Qwen3-VL: image tokens of images of any size",
+        about="Qwen2-VL, Qwen2.5-VL, Qwen3-VL, also of experts: image tokens of images of any size",
+        large=True,
+    ),
+    "internvl": Family(
+        module="vlprobe.encoders.generative",
+        kind="Generative",
+        types=("internvl",),
+        modalities=("text", "image"),
+        layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
+        about="InternVL 3 in transformers' layout (-hf): image tokens of tiles in an image's own shape, then of the whole",
         large=True,
     ),
     "paligemma": Family(

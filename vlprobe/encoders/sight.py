@@ -15,8 +15,8 @@ from vlprobe.encoders.pixels import Reading, Size, pair
 from vlprobe.errors import CheckpointError
 from vlprobe.types import Example
 
-TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
-"""Model type of a vision tower -> its positions before the patches of an image: CLIP has a [CLS]."""
+TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1}
+"""Model type of a vision tower -> its positions before the patches of an image: CLIP and InternViT have a [CLS]."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ GEMMA3 = told(
     "{bos}<start_of_turn>user\n«\n\n<start_of_image>{image}<end_of_image>\n\n»{text}<end_of_turn>\n"
     "<start_of_turn>model\n"
 )
+INTERNVL = told("<|im_start|>user\n«<img>{image}</img>\n»{text}<|im_end|>\n<|im_start|>assistant\n")
 IDEFICS3 = Template(
     "{bos}User:{image}{text}<end_of_utterance>\nAssistant:", "{bos}User: {text}<end_of_utterance>\nAssistant:"
 )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from transformers.image_processing_utils import select_best_resolution
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from vlprobe.encoders.pixels import Frame, Size, pair, processed
 from vlprobe.encoders.sight import Eye, Seen, Sight, nowhere, tower_start
@@ -175,6 +176,63 @@ class Split(Sight):
         """Return about how many tokens an image becomes."""
         tiles = max(self.processor.get_number_of_image_patches(*size)[0], 1)
         return float(tiles * ((self.side // self.patch // self.merge) ** 2 + 2))
+
+
+class Fitted(Sight):
+    """Tiles of an image, resized to as many as have its shape best, row by row, then the whole: InternVL.
+
+    An image of one tile has no second one of the whole. The connector makes one token of a small square of patches.
+
+    Raises:
+        CheckpointError: an unknown processor or vision tower, or tiles that the model does not take.
+    """
+
+    processors = ("GotOcr2ImageProcessorPil",)
+
+    def __init__(self, eye: Eye) -> None:
+        super().__init__(eye)
+        vision = eye.config.vision_config
+        self.before = tower_start(vision, eye.place)
+        self.side, self.patch = pair(vision.image_size), pair(vision.patch_size)
+        self.merge = round(1 / eye.config.downsample_ratio)
+        self.dropped = int(eye.config.vision_feature_select_strategy == "default")
+        # Its file says of the processor what videos want; images were always cut in training.
+        self.processor.crop_to_patches = True
+        size = (self.processor.size.height, self.processor.size.width)
+        if size != self.side:
+            raise CheckpointError(
+                f"{eye.place}: its preprocessor_config.json makes tiles of {size[1]} x {size[0]} pixels, its model takes "
+                f"{self.side[1]} x {self.side[0]}; correct the size there"
+            )
+
+    def __call__(self, example: Example) -> Seen:
+        """Return an example's image, processed.
+
+        Raises:
+            BadRow: an image that is missing, damaged, or so elongated that nothing remains of it.
+        """
+        size, made = processed(self.processor, example)
+        rows, columns = self._shape(size)
+        whole = (rows * self.side[0], columns * self.side[1])
+        tiles = cut(Frame(whole, (0, 0), whole), self.side)
+        if len(tiles) > 1:
+            tiles.append(Frame(self.side, (0, 0), self.side))
+        down, across = self.side[0] // self.patch[0], self.side[1] // self.patch[1]
+        patches = [np.concatenate([nowhere(self.before), tile.boxes(down, across)]) for tile in tiles]
+        tokens = np.concatenate([tile.boxes(down // self.merge, across // self.merge) for tile in tiles])
+        inputs = {"pixel_values": made["pixel_values"].float()}
+        return Seen(inputs, np.concatenate(patches), tokens, tokens, self.token * len(tokens))
+
+    def _shape(self, size: Size) -> Size:
+        """Return the rows and columns of tiles that an image of (height, width) becomes."""
+        least, most = self.processor.min_patches, self.processor.max_patches
+        columns, rows = get_optimal_tiled_canvas(size, self.side, least, most)
+        return rows, columns
+
+    def length(self, size: Size) -> float:
+        """Return how many tokens an image becomes."""
+        tiles = math.prod(self._shape(size))
+        return float((tiles + (tiles > 1)) * math.prod(self.side) // math.prod(self.patch) // self.merge**2)
 
 
 def cut(frame: Frame, side: Size) -> list[Frame]:

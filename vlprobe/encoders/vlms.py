@@ -10,7 +10,7 @@ from vlprobe.encoders import templates
 from vlprobe.encoders.merged import Merged, Windowed
 from vlprobe.encoders.prompt import Template
 from vlprobe.encoders.sight import Averaged, Eye, Sight, Whole
-from vlprobe.encoders.tiles import AnyRes, Split
+from vlprobe.encoders.tiles import AnyRes, Fitted, Split
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ ROWS: dict[str, Row] = {
     "qwen2_vl": Row("Qwen2VLModel", Merged, templates.QWEN2_VL, **QWEN),
     "qwen2_5_vl": Row("Qwen2_5_VLModel", Windowed, templates.QWEN2_VL, **QWEN),
     "qwen3_vl": Row("Qwen3VLModel", Merged, templates.QWEN3_VL, **QWEN),
+    "qwen3_vl_moe": Row("Qwen3VLMoeModel", Merged, templates.QWEN3_VL, **QWEN),
+    "internvl": Row("InternVLModel", Fitted, templates.INTERNVL, tower="vision_tower.encoder.layer"),
     "paligemma": Row("PaliGemmaModel", Whole, templates.PALIGEMMA, types=("token_type_ids", 0)),
     "gemma3": Row("Gemma3Model", Averaged, templates.GEMMA3, types=("token_type_ids", 1)),
     "idefics3": Row("Idefics3Model", Split, templates.IDEFICS3, **IDEFICS),
