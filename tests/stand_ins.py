@@ -93,6 +93,49 @@ class Grids(nn.Module):
         return x.mean((2, 3))
 
 
+class Residual(nn.Module):
+    """A block of a ResNet, whose last scale training starts at zero."""
+
+    def __init__(self, width, before, stride):
+        super().__init__()
+        self.conv1, self.bn1, self.act1 = nn.Conv2d(before, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU(True)
+        self.conv2, self.bn2, self.act2 = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU(True)
+        apart = stride > 1 or width != before
+        self.downsample = nn.Sequential(nn.Conv2d(before, width, 1, stride), nn.BatchNorm2d(width)) if apart else None
+        nn.init.zeros_(self.bn2.weight)
+
+    def forward(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
+        x += shortcut
+        return self.act2(x)
+
+
+def residual_stages(net, before):
+    """Give a network `layer1` to `layer4`, one of them of two blocks."""
+    for stage, (width, depth, stride) in enumerate(((8, 1, 1), (12, 1, 2), (12, 1, 1), (12, 0, 1)), 1):
+        blocks = [Residual(width, before, stride), *(Residual(width, width, 1) for _ in range(depth - 1))][:depth]
+        setattr(net, f"layer{stage}", nn.Sequential(*blocks))
+        before = width
+
+
+class Residuals(nn.Module):
+    """timm's ResNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.act1 = nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        residual_stages(self, 6)
+
+    def forward_features(self, x):
+        x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward_head(self, x, pre_logits=False):
+        return x.mean((2, 3)) if pre_logits else None
+
+
 class Strange(nn.Module):
     def __init__(self):
         super().__init__()
@@ -111,7 +154,7 @@ READ = {
 
 def timm(read=READ):
     made, data = module("timm"), module("timm.data")
-    kinds = {"tokens": Tokens, "grids": Grids, "strange": Strange}
+    kinds = {"tokens": Tokens, "grids": Grids, "residuals": Residuals, "strange": Strange}
 
     def create_model(name, pretrained):
         if name not in kinds:
@@ -136,10 +179,11 @@ class Trunk(nn.Module):
 
 
 class Visual(nn.Module):
-    image_size, patch_size, pool_type, attn_pool = (SIDE, SIDE), (PATCH, PATCH), "tok", None
+    image_size, patch_size, pool_type = (SIDE, SIDE), (PATCH, PATCH), "tok"
 
     def __init__(self):
         super().__init__()
+        self.attn_pool = None
         self.embed, self.class_embedding = Embed(12), nn.Parameter(torch.randn(12))
         self.positional_embedding = nn.Parameter(torch.randn(17, 12))
         self.transformer, self.ln_post = Trunk(12, causal=False), nn.LayerNorm(12)
@@ -151,6 +195,102 @@ class Visual(nn.Module):
         front = self.class_embedding.expand(len(x), 1, -1)
         x = self.transformer(torch.cat([front, self.embed(x)], 1) + self.positional_embedding)
         return self.ln_post(x)[:, 0] @ self.proj
+
+
+class Pool(nn.Module):
+    """Attention over a grid, asked by its mean."""
+
+    def __init__(self, width, out):
+        super().__init__()
+        self.positional_embedding = nn.Parameter(torch.randn((SIDE // 8) ** 2 + 1, width))
+        self.attend, self.c_proj = nn.MultiheadAttention(width, 2, batch_first=True), nn.Linear(width, out)
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(1, keepdim=True), x], 1) + self.positional_embedding
+        return self.c_proj(self.attend(x[:, :1], x, x, need_weights=False)[0][:, 0])
+
+
+class ModifiedResNet(nn.Module):
+    """open_clip's ResNet: a stem of its own, attention for a pooling, and one number for the size of images."""
+
+    image_size = SIDE
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.act1 = nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(True)
+        self.avgpool, self.preprocess_cfg = nn.AvgPool2d(2), dict(Visual().preprocess_cfg)
+        residual_stages(self, 6)
+        self.attnpool = Pool(12, 10)
+
+    def stem(self, x):
+        return self.avgpool(self.act1(self.bn1(self.conv1(x))))
+
+    def forward(self, x):
+        return self.attnpool(self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x))))))
+
+
+class Asked(nn.Module):
+    """open_clip's AttentionalPooler: learnt queries."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.ln_q, self.ln_k = nn.Parameter(torch.randn(5, 10)), nn.LayerNorm(10), nn.LayerNorm(12)
+        self.attn = nn.MultiheadAttention(10, 2, kdim=12, vdim=12, batch_first=True)
+
+    def forward(self, x):
+        x = self.ln_k(x)
+        return self.attn(self.ln_q(self.query).expand(len(x), -1, -1), x, x, need_weights=False)[0]
+
+
+class Attentive(Visual):
+    """The image tower of CoCa."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn_pool_contrastive = None
+        self.attn_pool, self.ln_post = Asked(), nn.LayerNorm(10)
+        self.proj = nn.Parameter(torch.randn(10, 10))
+
+    def forward(self, x):
+        front = self.class_embedding.expand(len(x), 1, -1)
+        x = self.transformer(torch.cat([front, self.embed(x)], 1) + self.positional_embedding)
+        x = self.ln_post(self.attn_pool(x))
+        return x[:, 0] @ self.proj, x[:, 1:]
+
+
+class Appending(nn.Module):
+    """The text tower of CoCa: a [CLS] behind the padding, to which all of a text but its padding is shown."""
+
+    context_length, pool_type = 40, "argmax"
+
+    def __init__(self):
+        super().__init__()
+        self.transformer, self.ln_final = Trunk(16, causal=True), nn.LayerNorm(16)
+        self.token_embedding = nn.Embedding(len(tiny.clip_vocabulary()), 16)
+        self.cls_emb, self.positional_embedding = nn.Parameter(torch.randn(16)), nn.Parameter(torch.randn(41, 16))
+        self.text_projection = nn.Parameter(torch.randn(16, 10))
+
+    def forward(self, ids):
+        x = torch.cat([self.token_embedding(ids), self.cls_emb.expand(len(ids), 1, -1)], 1)
+        x = self.transformer(x + self.positional_embedding)
+        return self.ln_final(x[:, -1]) @ self.text_projection, x[:, :-1]
+
+
+class CoCa(nn.Module):
+    """open_clip's CoCa, whose towers give all their tokens, too, and bring vectors to length 1 unless told not to."""
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.visual = Appending(), Attentive()
+
+    def encode_image(self, x, normalize=True):
+        found = self.visual(x)[0]
+        return nn.functional.normalize(found, dim=-1) if normalize else found
+
+    def encode_text(self, ids, normalize=True):
+        found = self.text(ids)[0]
+        return nn.functional.normalize(found, dim=-1) if normalize else found
 
 
 class Dual(nn.Module):
@@ -165,12 +305,20 @@ class Dual(nn.Module):
         self.positional_embedding = nn.Parameter(torch.randn(40, 16))
         self.text_projection = nn.Parameter(torch.randn(16, 10))
 
-    def encode_image(self, x):
+    def encode_image(self, x, normalize=False):
         return self.visual(x)
 
-    def encode_text(self, ids):
+    def encode_text(self, ids, normalize=False):
         x = self.ln_final(self.transformer(self.token_embedding(ids) + self.positional_embedding))
         return x[torch.arange(len(x)), ids.argmax(-1)] @ self.text_projection
+
+
+class Convolved(Dual):
+    """open_clip's RN50."""
+
+    def __init__(self):
+        super().__init__()
+        self.visual = ModifiedResNet()
 
 
 class Cutter:
@@ -197,7 +345,7 @@ def open_clip(model=Dual, cutter=Cutter):
     def create_model(name, pretrained):
         if pretrained not in (None, "known"):
             raise RuntimeError(f"Pretrained value '{pretrained}' is not a known tag")
-        return model()
+        return {"RN50": Convolved, "coca": CoCa}.get(name, model)()
 
     made.create_model, made.get_tokenizer = create_model, lambda name: cutter()
     return {"open_clip": made}

@@ -150,6 +150,8 @@ def test_a_marked_square_moves_the_tokens_that_cover_it_and_no_others(model):
     """In layer 0, before positions have spoken to each other."""
     if "vision.0" not in model.layers or family(model).regions or family(model).kind in ("ResNet", "Align"):
         return
+    if "Residual" in {type(module).__name__ for module in model.model.modules()}:  # of the stand-ins for ResNets
+        return
     plain = np.full((32, 32, 3), 90, dtype=np.uint8)
     text = SENTENCES[0] if "text" in model.modalities else None
     for x1, y1 in ((0, 0), (8, 24), (16, 16)):

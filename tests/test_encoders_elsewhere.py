@@ -29,9 +29,13 @@ from vlprobe.types import ROLES
 
 PATCH, WORD, CLS, NONE = (ROLES.index(role) for role in ("patch", "word", "cls", ""))
 IMAGE = tiny.png(tiny.noise(70, 50))
+LOADED = [
+    *("timm:tokens", "timm:grids", "timm:residuals"),
+    *("open_clip:ViT/known", "open_clip:RN50/known", "open_clip:coca/known"),
+]
 
 
-@pytest.fixture(scope="module", params=["timm:tokens", "timm:grids", "open_clip:ViT/known"])
+@pytest.fixture(scope="module", params=LOADED)
 def model(request):
     with installed(**stand_ins.timm(), **stand_ins.open_clip()):
         return load_model({"model": request.param, "weights": "random", "seed": 3}, device="cpu")
@@ -122,6 +126,73 @@ def test_states_of_open_clip_are_its_own():
     assert [sorted(set(np.flatnonzero(hidden["language.0"].word[0] == k))) != [] for k in range(4)] == [True] * 4
 
 
+def rows(grid):
+    return grid.flatten(2).transpose(1, 2)
+
+
+def test_states_of_timms_resnet_are_its_own_and_no_random_block_is_idle():
+    with installed(**stand_ins.timm()):
+        model = load_model({"model": "timm:residuals", "weights": "random"}, device="cpu")
+    hidden = {one.layer: one for one in model.encode([tiny.example("0", image=IMAGE)])}
+    net, pixels = model.model, model.reader.stack([tiny.example("0", image=IMAGE)])[0]
+    assert all(block.bn2.weight.all() for block in model.blocks)
+    with torch.inference_mode():
+        state = net.maxpool(net.act1(net.bn1(net.conv1(pixels))))
+        for index, stage in enumerate((None, net.layer1, net.layer2, net.layer3)):
+            state = state if stage is None else stage(state)
+            near(hidden[f"vision.{index}"].states, rows(state))
+    near(hidden["vision.pooler"].states[:, 0], state.mean((2, 3)))
+    assert list(hidden) == ["vision.0", "vision.1", "vision.2", "vision.3", "vision.pooler"]
+    assert [one.states.shape[1] for one in hidden.values()] == [64, 64, 16, 16, 1]
+    np.testing.assert_allclose(hidden["vision.3"].box[0, 5], frame_box(model, 1, 1, 4), atol=1e-6)
+
+
+def frame_box(model, row, column, side):
+    """The even share of a cell in the part of the image that is read."""
+    _, (frame,) = model.reader.stack([tiny.example("0", image=IMAGE)])
+    return frame.boxes(side, side)[row * side + column]
+
+
+def test_states_of_open_clips_resnet_are_its_own():
+    with installed(**stand_ins.open_clip()):
+        model = load_model({"model": "open_clip:RN50/known", "weights": "random"}, device="cpu")
+    hidden = {one.layer: one for one in model.encode([tiny.example("0", "two cats", IMAGE)])}
+    assert [layer for layer in hidden if layer.startswith("vision")] == [
+        *(f"vision.{index}" for index in range(4)),
+        "vision.projection",
+    ]
+    net, pixels = model.model.visual, model.grid([tiny.example("0", image=IMAGE)]).pixels
+    with torch.inference_mode():
+        state = net.stem(pixels)
+        for index, stage in enumerate((None, net.layer1, net.layer2, net.layer3)):
+            state = state if stage is None else stage(state)
+            near(hidden[f"vision.{index}"].states, rows(state))
+        near(hidden["vision.projection"].states[:, 0], net.attnpool(state))
+    assert (hidden["vision.3"].role == PATCH).sum() == 16
+
+
+def test_cocas_text_has_its_cls_behind_all_and_its_image_is_pooled_by_queries():
+    with installed(**stand_ins.open_clip()):
+        model = load_model("open_clip:coca/known", device="cpu")
+    text, words = "two cats, dog", ((0, 3), (4, 8), (8, 9), (10, 13))
+    hidden = {one.layer: one for one in model.encode([tiny.example("0", text, IMAGE, words)])}
+    net, ids = model.model, stand_ins.Cutter()([text])[:, :40]
+    pixels = model.grid([tiny.example("0", image=IMAGE)]).pixels
+    assert "vision.norm" not in hidden
+    with torch.inference_mode():
+        first = torch.cat([net.text.token_embedding(ids), net.text.cls_emb[None, None]], 1)
+        near(hidden["language.0"].states, first + net.text.positional_embedding)
+        near(hidden["language.projection"].states[:, 0], net.encode_text(ids, normalize=False))
+        near(hidden["language.pooler"].states[:, 0] @ net.text.text_projection, net.text(ids)[0])
+        near(hidden["vision.projection"].states[:, 0], net.encode_image(pixels, normalize=False))
+        near(hidden["vision.pooler"].states[:, 0] @ net.visual.proj, net.visual(pixels)[0])
+    end = int(ids.argmax())
+    wanted = [NONE, *[WORD] * (end - 1), *[NONE] * (40 - end), CLS]
+    assert hidden["language.0"].role[0].tolist() == wanted
+    assert hidden["language.0"].word[0, -1] == -1
+    assert (hidden["vision.3"].role == PATCH).sum() == 16
+
+
 def test_random_weights_are_those_of_the_seed_and_the_revision_is_the_weights():
     state = torch.random.get_rng_state()
     with installed(**stand_ins.timm()):
@@ -149,9 +220,21 @@ def test_what_is_not_known_is_refused_by_name(monkeypatch):
     class Averaging(stand_ins.Dual):
         text_pool_type = "last"
 
+    class Written(stand_ins.CoCa):
+        def __init__(self):
+            super().__init__()
+            del self.text.ln_final
+
+    class TwoPooled(stand_ins.CoCa):
+        def __init__(self):
+            super().__init__()
+            self.visual.attn_pool_contrastive = self.visual.attn_pool
+
     refused(
         "open_clip:ViT/known", "texts that are pooled otherwise than at their end", **stand_ins.open_clip(Averaging)
     )
+    refused("open_clip:ViT/known", "a text tower of its own kind", **stand_ins.open_clip(Written))
+    refused("open_clip:ViT/known", "images that two attentions pool", **stand_ins.open_clip(TwoPooled))
 
 
 @pytest.mark.parametrize("library", ["timm", "open_clip"])

@@ -161,7 +161,8 @@ def compare(kind, folder, model, image):
     assert len(outputs.hidden_states) == 4
     for index, states in enumerate(outputs.hidden_states[:3]):  # of the last block, transformers gives the norm
         added = torch.zeros_like(states)
-        if kind.startswith("qwen3_vl") and seen is not None and index > 0:  # it gives what block k puts out, before it adds this
+        if kind.startswith("qwen3_vl") and seen is not None and index > 0:
+            # It gives what block k puts out, before it adds this.
             added[inputs["input_ids"] == model.reader.image] = seen.deepstack_features[index - 1][0]
             assert added.abs().max() > 0.01
         near(mine[f"joint.{index}"].states, states + added)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from vlprobe.encoders.ahead import readers
@@ -59,12 +58,9 @@ class Align(Towers):
         """Read the images of a batch; what their positions are depends on the layer.
 
         Raises:
-            BadRow, CheckpointError: see `ImageReader.stack`.
+            BadRow, CheckpointError: see `ImageReader.framed`.
         """
-        pixels, frames = self.images.stack(batch)
-        none = np.zeros((len(batch), 0))
-        box = np.zeros((len(batch), 0, 4), dtype=np.float32)
-        return Grid(pixels, none.astype(np.int8), none.astype(np.int32), box, frames=tuple(frames))
+        return self.images.framed(batch)
 
     def placed(self, states: torch.Tensor, grid: Grid) -> Positions:
         """Return what the cells of a layer of (batch, channel, row, column) are."""

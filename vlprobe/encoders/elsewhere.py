@@ -67,7 +67,16 @@ def make(checkpoint: Checkpoint, build: Any) -> Any:
         ) from error
     finally:
         logging.disable(heard)
+    if checkpoint.random:
+        _wake(model)
     return model.float().eval()
+
+
+def _wake(model: Any) -> None:
+    """Set scales that training starts at zero to 1: else a residual block passes on what it is given, and no more."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and not module.weight.any():
+            torch.nn.init.ones_(module.weight)
 
 
 def revision_of(checkpoint: Checkpoint, model: Any, *settings: Any) -> str:

@@ -238,7 +238,7 @@ FAMILIES: dict[str, Family] = {
         types=("internvl",),
         modalities=("text", "image"),
         layers="vision.0-m, vision.connector, joint.0-n, joint.norm",
-        about="InternVL 3 in transformers' layout (-hf): image tokens of tiles in an image's own shape, then of the whole",
+        about="InternVL in transformers' layout (-hf): image tokens of tiles in the image's shape, then of the whole",
         large=True,
     ),
     "paligemma": Family(
@@ -274,7 +274,7 @@ FAMILIES: dict[str, Family] = {
         types=(),
         modalities=("image",),
         layers="vision.0-n, vision.norm, vision.pooler",
-        about="timm's models of blocks by their names there: ViT, DeiT, BEiT, EVA, DINO, ConvNeXt, Swin",
+        about="timm's models of blocks by their names there: ViT, DeiT, BEiT, EVA, DINO, ConvNeXt, Swin, ResNet",
         library="timm",
     ),
     "open_clip": Family(
@@ -284,7 +284,7 @@ FAMILIES: dict[str, Family] = {
         modalities=("text", "image"),
         layers="language.0-n, language.norm, language.pooler, language.projection, "
         "vision.0-m, vision.norm, vision.pooler, vision.projection",
-        about="open_clip's CLIPs by their names there, NAME/WEIGHTS: two towers that never meet",
+        about="open_clip's CLIPs (ViT, ResNet) and CoCa by their names there, NAME/WEIGHTS: two towers that never meet",
         library="open_clip",
     ),
     "auto": Family(

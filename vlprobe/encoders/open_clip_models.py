@@ -1,8 +1,9 @@
-"""open_clip's CLIPs, by their names there: a causal text transformer and a vision transformer."""
+"""open_clip's CLIPs and CoCa, by their names there: a causal text transformer, and a vision transformer or ResNet."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.elsewhere import RESAMPLES, make, revision_of
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
+from vlprobe.encoders.stages import cells
 from vlprobe.encoders.taps import residual_blocks, tap
-from vlprobe.encoders.text import TextReader
-from vlprobe.encoders.towers import Towers
+from vlprobe.encoders.text import Pieces, Positions, TextReader
+from vlprobe.encoders.towers import FEATURE_MAP, Towers
 from vlprobe.errors import CheckpointError
+from vlprobe.types import ROLES, Example
 
 PROOF = ("a photo of two cats", "It's 3 o'clock: THE dog's   ball, (red & blue)!", "zebra's café", "")
 """Texts that both tokenizers must cut alike."""
@@ -27,8 +30,14 @@ class OpenClip(Towers):
 
     Every text is padded to the length that the model was given positions for; no word sees the padding.
 
+    The image tower of RN50 and its kin is a ResNet (Radford et al. 2021): `vision.0` is its stem, then a layer for
+    every block, each cell with its even share of the image; `vision.projection` is what attention pools of the last.
+
+    CoCa (Yu et al. 2022) has its [CLS] behind the text; of its image tower `vision.pooler` is the first of what queries
+    pool of the last state, and there is no `vision.norm`. Its decoder, which writes captions, is not read.
+
     Raises:
-        CheckpointError: open_clip has no such model, or one whose towers are not CLIP's own.
+        CheckpointError: open_clip has no such model, or one whose towers are not of these kinds.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -43,22 +52,48 @@ class OpenClip(Towers):
         place = f"open_clip's {checkpoint.source}"
         model = make(checkpoint, lambda library: library.create_model(name, pretrained=weights or None))
         cut, settings = _beside(checkpoint, name, model)
-        _check_towers(model, place)
-        self.words = residual_blocks(model, ("transformer.resblocks",), len(model.transformer.resblocks))
-        self.blocks = residual_blocks(model, ("visual.transformer.resblocks",), len(model.visual.transformer.resblocks))
+        self.tower = getattr(model, "text", model)  # of texts
+        _check_towers(model, self.tower, place)
+        self.words = residual_blocks(self.tower, ("transformer.resblocks",), len(self.tower.transformer.resblocks))
+        self.blocks = _stages(model.visual)
+        self.convolutional = bool(self.blocks)
+        if not self.convolutional:
+            of_blocks = model.visual.transformer.resblocks
+            self.blocks = residual_blocks(model, ("visual.transformer.resblocks",), len(of_blocks))
         self.model = model.to(device)
-        self.text = TextReader(fast_tokenizer(cut, place), model.context_length, self.pooled, fill=True)
+        behind = getattr(self.tower, "cls_emb", None) is not None
+        reader = Behind if behind else TextReader
+        self.text = reader(fast_tokenizer(cut, place), self.tower.context_length, self.pooled, fill=True)
+        self.extra = int(behind)
         self.images = ImageReader(processor_of(settings, place), place, readers(device))
-        self.patch, self.size, self.before = pair(model.visual.patch_size), pair(model.visual.image_size), 1
-        self.seen = self.before + math.prod(self.size) / math.prod(self.patch)
+        self.size, self.before = pair(model.visual.image_size), int(not self.convolutional)
+        self.patch = (1, 1) if self.convolutional else pair(model.visual.patch_size)
+        self.seen = 0.0 if self.convolutional else self.before + math.prod(self.size) / math.prod(self.patch)
         self.revision = revision_of(checkpoint, model, sorted((k, str(v)) for k, v in settings.items()))
         # One text and one blank image say how wide the layers are.
-        ids = torch.zeros(1, model.context_length, dtype=torch.long, device=device)
+        ids = torch.zeros(1, self.tower.context_length, dtype=torch.long, device=device)
         blank = torch.zeros(1, 3, *self.size)
         none = np.zeros((1, 0))
         with torch.inference_mode():
             layers = self.language(ids, ids) | self.vision(Grid(blank, none, none, none))
-        self.layers = {layer: state.shape[-1] for layer, state in layers.items()}
+        self.layers = {
+            layer: state.shape[1] if state.ndim == FEATURE_MAP else state.shape[-1] for layer, state in layers.items()
+        }
+
+    def grid(self, batch: Sequence[Example]) -> Grid:
+        """Read the images of a batch.
+
+        Raises:
+            BadRow, CheckpointError: see `ImageReader.grid`.
+        """
+        return self.images.framed(batch) if self.convolutional else super().grid(batch)
+
+    def placed(self, states: torch.Tensor, grid: Grid) -> Positions:
+        """Return what the positions of a layer of the image tower are."""
+        if not self.convolutional:
+            return super().placed(states, grid)
+        rows, columns = states.shape[2:]
+        return cells((rows, columns), grid.frames, None)
 
     def pooled(self, ids: np.ndarray) -> int:
         """Return the position that the model pools of (position,) token ids: that of the largest, the end token."""
@@ -67,29 +102,61 @@ class OpenClip(Towers):
     def language(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the layers of the text tower; `mask` is not used, as the padding stands behind all words."""
         with tap(self.words) as states:
-            projected = self.model.encode_text(ids)
-        layers = {f"language.{index}": self._in_front(state, ids.shape[1]) for index, state in enumerate(states)}
-        last = self.model.ln_final(layers[f"language.{len(states) - 1}"])
+            projected = self.model.encode_text(ids, normalize=False)
+        count = ids.shape[1] + self.extra
+        layers = {f"language.{index}": self._in_front(state, count) for index, state in enumerate(states)}
+        last = self.tower.ln_final(layers[f"language.{len(states) - 1}"])
         layers["language.norm"] = last
-        layers["language.pooler"] = last[torch.arange(len(last), device=last.device), ids.argmax(dim=-1)]
+        end = torch.full((len(ids),), count - 1, device=last.device) if self.extra else ids.argmax(dim=-1)
+        layers["language.pooler"] = last[torch.arange(len(last), device=last.device), end]
         return layers | {"language.projection": projected}
 
     def vision(self, grid: Grid) -> dict[str, torch.Tensor]:
-        """Return the layers of the image tower."""
+        """Return the layers of the image tower; of a ResNet, (batch, channel, row, column) each."""
+        visual = self.model.visual
         with tap(self.blocks) as states:
-            projected = self.model.encode_image(grid.pixels.to(self.device))
+            projected = self.model.encode_image(grid.pixels.to(self.device), normalize=False)
+        if self.convolutional:
+            layers = {f"vision.{index}": state for index, state in enumerate(states)}
+            return layers | {"vision.projection": projected}
         count = self.before + math.prod(self.size or (0,)) // math.prod(self.patch)
         layers = {f"vision.{index}": self._in_front(state, count) for index, state in enumerate(states)}
-        last = self.model.visual.ln_post(layers[f"vision.{len(states) - 1}"])
-        return layers | {"vision.norm": last, "vision.pooler": last[:, 0], "vision.projection": projected}
+        last = layers[f"vision.{len(states) - 1}"]
+        if visual.attn_pool is None:
+            layers["vision.norm"] = last = visual.ln_post(last)
+        else:
+            last = visual.ln_post(visual.attn_pool(last))
+        return layers | {"vision.pooler": last[:, 0], "vision.projection": projected}
 
     def _in_front(self, state: torch.Tensor, positions: int) -> torch.Tensor:
         """Return (batch, position, width); until version 2.24, open_clip ran (position, batch, width)."""
-        first = getattr(self.model.visual.transformer, "batch_first", False)
+        first = getattr(self.tower.transformer, "batch_first", False)
         state = state if first else state.transpose(0, 1)
         if state.shape[1] != positions:
             raise CheckpointError(f"open_clip's states have {state.shape[1]} positions, expected are {positions}")
         return state
+
+
+class Behind(TextReader):
+    """Texts whose model sets a [CLS] of its own behind their padding: one position more than there are tokens."""
+
+    def read(self, batch: Sequence[Example]) -> Pieces:
+        """Cut the texts of a batch into pieces, see `TextReader.read`.
+
+        Raises:
+            BadRow: as there.
+        """
+        pieces = super().read(batch)
+        role = np.where(pieces.role == ROLES.index("cls"), ROLES.index(""), pieces.role).astype(np.int8)
+        role = np.pad(role, ((0, 0), (0, 1)), constant_values=ROLES.index("cls"))
+        return Pieces(pieces.ids, pieces.mask, role, np.pad(pieces.word, ((0, 0), (0, 1)), constant_values=-1))
+
+
+def _stages(visual: Any) -> list[torch.nn.Module]:
+    """Return the blocks of a ResNet that attention pools; none of another tower."""
+    if not hasattr(visual, "attnpool"):
+        return []
+    return [block for stage in range(1, 5) for block in getattr(visual, f"layer{stage}")]
 
 
 def _beside(checkpoint: Checkpoint, name: str, model: Any) -> tuple[Any, dict[str, Any]]:
@@ -105,19 +172,27 @@ def _beside(checkpoint: Checkpoint, name: str, model: Any) -> tuple[Any, dict[st
     return found[0], found[1]
 
 
-def _check_towers(model: Any, place: str) -> None:
-    """Refuse towers that are not CLIP's own.
+def _check_towers(model: Any, text: Any, place: str) -> None:
+    """Refuse towers that are not known.
+
+    Args:
+        model: the model.
+        text: its text tower.
+        place: what it is, for messages.
 
     Raises:
         CheckpointError: they are not.
     """
     visual = model.visual
+    ours = hasattr(visual, "transformer") and hasattr(visual, "ln_post")
+    way = getattr(text, "pool_type", getattr(text, "text_pool_type", "argmax"))
     for known, what in (
-        (hasattr(model, "transformer") and hasattr(model, "ln_final"), "a text tower of its own kind"),
-        (hasattr(visual, "transformer") and hasattr(visual, "ln_post"), "an image tower that is no ViT of open_clip"),
-        (getattr(model, "text_pool_type", "argmax") == "argmax", "texts that are pooled otherwise than at their end"),
+        (hasattr(text, "transformer") and hasattr(text, "ln_final"), "a text tower of its own kind"),
+        (ours or hasattr(visual, "attnpool"), "an image tower that is neither ViT nor ResNet of open_clip"),
+        (way == "argmax", "texts that are pooled otherwise than at their end"),
         (getattr(visual, "pool_type", "tok") == "tok", "images that are pooled otherwise than at [CLS]"),
-        (getattr(visual, "attn_pool", None) is None, "images that are pooled by attention"),
+        (getattr(visual, "attn_pool_contrastive", None) is None, "images that two attentions pool"),
+        (not getattr(visual, "final_ln_after_pool", False), "images that are normed behind their pooling"),
     ):
         if not known:
             raise CheckpointError(

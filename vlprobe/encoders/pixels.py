@@ -190,6 +190,17 @@ class ImageReader:
             role[:, 0] = ROLES.index("cls")
         return Grid(pixels, role, np.full(role.shape, -1, dtype=np.int32), box)
 
+    def framed(self, batch: Sequence[Example]) -> Grid:
+        """Return the images of a batch for a model whose positions differ from layer to layer: with frames alone.
+
+        Raises:
+            BadRow, CheckpointError: as `stack`.
+        """
+        pixels, frames = self.stack(batch)
+        none = np.zeros((len(batch), 0))
+        box = np.zeros((len(batch), 0, 4), dtype=np.float32)
+        return Grid(pixels, none.astype(np.int8), none.astype(np.int32), box, frames=tuple(frames))
+
 
 def processed(processor: Any, example: Example) -> tuple[Size, Any]:
     """Return the size of an example's image as it was, and what an image processor makes of it.

@@ -201,8 +201,8 @@ class Fitted(Sight):
         size = (self.processor.size.height, self.processor.size.width)
         if size != self.side:
             raise CheckpointError(
-                f"{eye.place}: its preprocessor_config.json makes tiles of {size[1]} x {size[0]} pixels, its model takes "
-                f"{self.side[1]} x {self.side[0]}; correct the size there"
+                f"{eye.place}: its preprocessor_config.json makes tiles of {size[1]} x {size[0]} pixels, its model "
+                f"takes {self.side[1]} x {self.side[0]}; correct the size there"
             )
 
     def __call__(self, example: Example) -> Seen:

@@ -31,9 +31,9 @@ class Timm(Encoder):
     """An image model of blocks: `vision.0`, what block 1 reads, one layer per block, `vision.norm`, `vision.pooler`.
 
     Blocks over tokens (ViT and its kin): [CLS] if there is one, tokens that are no patches (registers, DeiT's
-    distillation token: role ""), patches row by row. Blocks over grids (ConvNeXt, Swin): every cell a patch, with its
-    even share of the image. `vision.norm` is the last state behind the model's norm, where it has one over all
-    positions; `vision.pooler` what its classifier reads. Images are read as timm's evaluation reads them.
+    distillation token: role ""), patches row by row. Blocks over grids (ConvNeXt, Swin, ResNet and its kin): every cell
+    a patch, with its even share of the image. `vision.norm` is the last state behind the model's norm, where it has one
+    over all positions; `vision.pooler` what its classifier reads. Images are read as timm's evaluation reads them.
 
     Raises:
         CheckpointError: timm has no such model, or one whose blocks, images or positions are not known here.
@@ -149,13 +149,16 @@ def blocks_of(model: Any, place: str) -> tuple[list[nn.Module], bool]:
         found = list(model.blocks)
         # EfficientNet calls its stages blocks: each is a sequence.
         return [one for block in found for one in (block if isinstance(block, nn.Sequential) else [block])], True
+    grouped: list[Any] = [getattr(model, f"layer{stage}", None) for stage in range(1, 5)]  # ResNet
+    if all(isinstance(stage, nn.Sequential) for stage in grouped):
+        return [block for stage in grouped for block in stage], True
     for name in ("stages", "layers"):
         stages = getattr(model, name, None)
         if stages is not None and all(hasattr(stage, "blocks") for stage in stages):
             return [block for stage in stages for block in stage.blocks], False
     raise CheckpointError(
-        f"{place} is a {type(model).__name__}, which keeps its blocks neither in `blocks` nor in those of `stages` or "
-        "`layers`; write a class of your own for it (docs/study-file.md)"
+        f"{place} is a {type(model).__name__}, which keeps its blocks neither in `blocks`, nor in those of `stages` "
+        "or `layers`, nor in `layer1` to `layer4`; write a class of your own for it (docs/study-file.md)"
     )
 
 
