@@ -17,8 +17,7 @@ from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network, load_tokenizer
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.taps import outputs, pooled
-from vlprobe.encoders.text import TextReader, of_text
-from vlprobe.errors import BadRow
+from vlprobe.encoders.text import TextReader, need_text, of_text
 from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import Example, Hidden
@@ -101,9 +100,7 @@ class Lxmert(Encoder):
         Raises:
             BadRow: no text or no image; an image without regions; a text of more tokens than the model has positions.
         """
-        for example in batch:
-            if example.text is None:
-                raise BadRow(example.place or example.id, f"example {example.id} has no text, and this model needs one")
+        need_text(batch)
         regions, pieces = self.images.read(batch), self.text.read(batch)
         found = self.states(pieces.ids, pieces.mask, regions.features, regions.boxes, regions.mask)
         positions = of_text(pieces)
