@@ -100,7 +100,7 @@ class Choosy(Toy):
 
 def test_inputs_that_a_model_refuses_are_told_or_counted(tmp_path):
     extraction = asked(Choosy(name="choosy"))
-    with pytest.raises(BadRow, match="row 9: a seven"):
+    with pytest.raises(BadRow, match="row 9: a seven\n  with bad_rows: skip in the study, such rows are left out"):
         compute(Choosy(), [extraction], Store(tmp_path / "a"))
     store, model = Store(tmp_path / "b"), Choosy(name="choosy")
     compute(model, [extraction], store, bad_rows="skip")

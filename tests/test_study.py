@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from toys import Toy, colour_task
+from vlprobe import run
 from vlprobe.errors import DataError, StudyError, VlprobeError
 from vlprobe.extraction.jobs import Shelf
 from vlprobe.findings.folder import open_folder
@@ -221,6 +223,24 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_runs(tmp_pa
     opened = study(tmp_path / "good", **{where: str(tmp_path / "file" / "x")})
     with pytest.raises(DataError, match=f"{what} .*file/x cannot be written to .*; name another `{where}`"):
         opened.run()
+
+
+def test_a_store_that_is_removed_while_a_study_runs_is_made_again(tmp_path, monkeypatch):
+    undisturbed = study(tmp_path / "one").run()
+    opened = study(tmp_path / "two")
+    left_out, removed = run.left_out, []
+
+    def remove_once(*arguments):
+        if not removed:
+            removed.append(shutil.rmtree(tmp_path / "two" / "features"))
+            arguments[2].refresh(arguments[1].home)
+        return left_out(*arguments)
+
+    monkeypatch.setattr(run, "left_out", remove_once)
+    assert {(r.key, r.score) for r in opened.run()} == {(r.key, r.score) for r in undisturbed}
+    assert removed
+    (said,) = opened.results().description()["computed_again"]
+    assert said.endswith("it was removed while the study ran")
 
 
 def test_only_the_layers_asked_for(tmp_path):

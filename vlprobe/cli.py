@@ -241,7 +241,9 @@ def _print_notes(opened: Study) -> None:
         )
     again = described.get("computed_again", ())
     if again:
-        typer.echo(f"note: {len(again)} results were there without their predictions and are made again: see {place}")
+        typer.echo(
+            f"note: {len(again)} results or representations were lost or damaged and are made again: see {place}"
+        )
     _print_left_out(described["skipped_rows"], f"all are listed in {place}")
 
 

@@ -20,7 +20,7 @@ from vlprobe.listening import LISTENERS, Heard, Layer
 from vlprobe.plan import Plan
 from vlprobe.results import Results
 from vlprobe.similarity.measure import tell_similarity
-from vlprobe.store import Damaged, Store
+from vlprobe.store import Damaged, Gone, Store
 from vlprobe.streams import Passing, buckets, folder
 from vlprobe.streams.fitting import forget, go_by, hear
 from vlprobe.streams.passing import pass_by
@@ -220,7 +220,8 @@ def _run_cell(
             try:
                 _compute_results(cell, results, store, file.device, bars)
             except Damaged as damaged:
-                notes["computed_again"][f"{damaged.path}: it was damaged"] = None
+                what = "it was removed while the study ran" if isinstance(damaged, Gone) else "it was damaged"
+                notes["computed_again"][f"{damaged.path}: {what}"] = None
                 _represent([cell], results, workplace, bars)
                 _compute_results(cell, results, store, file.device, bars)
         except VlprobeError as error:

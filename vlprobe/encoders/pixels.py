@@ -41,6 +41,9 @@ LONGEST = 1333 / 800
 NAFLEX = "Siglip2ImageProcessorPil"
 """Resizes both sides to multiples of a patch, as many patches as there may be, and cuts them out; never crops."""
 
+ELONGATED = 8
+"""So many times as long as wide: where an image processor fails at such an image, that is why."""
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -220,9 +223,15 @@ def processed(processor: Any, example: Example) -> tuple[Size, Any]:
         # One at a time: batches of unequal images would be padded by the processor in its own way.
         made = processor(images=[image], return_tensors="pt")
     except (ValueError, ZeroDivisionError) as error:
-        raise BadRow(place, f"its image of {image.width} x {image.height} pixels cannot be resized: {error}") from None
+        if max(image.size) < ELONGATED * min(image.size):
+            raise BadRow(place, f"its image of {image.width} x {image.height} pixels is refused: {error}") from None
+        made = {"pixel_values": np.empty(0)}
     if 0 in made["pixel_values"].shape:
-        raise BadRow(place, f"nothing remains of its image of {image.width} x {image.height} pixels after resizing")
+        raise BadRow(
+            place,
+            f"its image of {image.width} x {image.height} pixels is too elongated: made as small as this model takes "
+            "it, nothing remains of its shorter side; crop it, or leave the row out",
+        )
     return (image.height, image.width), made
 
 

@@ -172,6 +172,7 @@ class Chunk:
             self.answer(batch)
         except BadRow as error:
             if self.bad_rows == "error":
+                error.add_note("with bad_rows: skip in the study, such rows are left out and counted")
                 raise
             if len(batch) > 1:
                 for each in batch:

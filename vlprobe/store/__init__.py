@@ -21,9 +21,9 @@ import numpy as np
 from vlprobe.digest import digest
 from vlprobe.records import cache
 from vlprobe.store.index import Index
-from vlprobe.store.shard import FORMAT, Damaged, Outdated, Section, Shard, write_shard
+from vlprobe.store.shard import FORMAT, Damaged, Gone, Outdated, Section, Shard, write_shard
 
-__all__ = ["Damaged", "Outdated", "Section", "Shard", "Store", "default_folder"]
+__all__ = ["Damaged", "Gone", "Outdated", "Section", "Shard", "Store", "default_folder"]
 
 MANIFEST = "manifest.json"
 ENDING = ".safetensors"
@@ -212,6 +212,7 @@ class Store:
 
         Raises:
             Damaged: a shard is not what was written; it has been removed.
+            Gone: some are not held: somebody has removed them.
         """
         try:
             found = self._find(home, section, questions)
@@ -221,7 +222,8 @@ class Store:
             owners, units = (np.concatenate([each[k] for each in asked]) for k in (2, 3))
             return self._rows(section, layer, [each[:2] for each in asked]), owners, units
         except Damaged as damaged:
-            damaged.path.unlink(missing_ok=True)
+            if not isinstance(damaged, Gone):
+                damaged.path.unlink(missing_ok=True)
             self.refresh(home)
             raise
 
@@ -232,7 +234,7 @@ class Store:
             known = self.held(home, section)
             of, inside = known.find(np.frombuffer(bytes.fromhex("".join(questions)), np.uint8).reshape(-1, 16))
             if (of < 0).any():
-                raise KeyError(questions[int(np.argmin(of))])
+                raise Gone(self._home(home))
             order = np.argsort(of, kind="stable")
             by_shard = np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
             found = [(known.shard(int(of[numbers[0]])), numbers) for numbers in by_shard if len(numbers)]

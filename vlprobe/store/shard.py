@@ -43,6 +43,20 @@ class Damaged(DataError):
         self.path = path
 
 
+class Gone(Damaged):
+    """Shards that were there when they were looked for are no more.
+
+    Args:
+        path: the folder that they were in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        DataError.__init__(
+            self, f"{path}: representations that were there are gone; let nothing remove them while a study runs"
+        )
+        self.path = path
+
+
 class Outdated(Damaged):
     """A shard of another version of vlprobe.
 
