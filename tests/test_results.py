@@ -81,6 +81,11 @@ def test_two_processes_write_the_same_bytes(tmp_path):
     assert [result.key for result in Results(tmp_path).all()] == ["abc"]
 
 
+def test_a_line_ends_where_json_lines_do(tmp_path):
+    Results(tmp_path).add(replace(RESULT, task="a\u2028b\x85c"), ANSWERS)
+    assert [result.task for result in Results(tmp_path).all()] == ["a\u2028b\x85c"]
+
+
 def test_the_later_of_two_lines_counts(tmp_path):
     results = Results(tmp_path)
     results.add(RESULT, ANSWERS)

@@ -124,6 +124,12 @@ def test_groups_reach_over_images_and_texts(write, load, tmp_path):
     assert task.splits["all"][0].image == tmp_path / "pics" / "1.png"
 
 
+def test_labels_that_are_shown_alike_are_one_class(write, load):
+    said = [1, 1.0, "1", 0, 0.0, "café", "cafe\u0301", " café ", True, "true", 0.5]
+    write("r.jsonl", jsonl(*({"text": f"text {i}", "label": label} for i, label in enumerate(said))))
+    assert load(level="language", table="r.jsonl").classes == ("0", "0.5", "1", "café", "true")
+
+
 def test_numbers_are_a_regression(write, load):
     write("r.csv", "text,label\na, 1.5\nb,-2e3\nc,nan\nd,inf\ne,1_000\nf,\n")
     with pytest.raises(DataError) as caught:

@@ -100,7 +100,7 @@ class Results:
         if torn:  # a run was killed while it wrote its last line, which is computed again
             self.file.write_text(whole + "\n" if whole else "", encoding="utf-8")
         results = []
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, line in enumerate(filter(None, whole.split("\n")), start=1):
             try:
                 values = json.loads(line)
                 if isinstance(values, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from typing import Any
 
 from vlprobe.errors import BadRow
@@ -50,6 +51,8 @@ def number_of(value: Any, column: str, place: str) -> float:
 def label_of(value: Any, column: str, place: str) -> str:
     """Return the name of a class; numbers and truth values become their text, as JSON writes it.
 
+    Names that are shown alike are alike: 1.0 is 1, and an accented letter is one, however written (Unicode's NFC).
+
     Raises:
         BadRow: it is empty, or a list or the like.
     """
@@ -67,10 +70,12 @@ def optional_label_of(value: Any, column: str, place: str) -> str | None:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
     if isinstance(value, str):
-        return value.strip() or None
+        return unicodedata.normalize("NFC", value).strip() or None
     raise BadRow(place, f"a label in '{column}' must be a text or a number, found {value!r}")
 
 
