@@ -142,8 +142,9 @@ SEEN = """
 import sys
 from vlprobe.study import Study
 key, place, folder = sys.argv[1:]
-settings = {"models": [{"file": "looks.py", "class": "Looks"}], "output": f"{folder}/output", "store": f"store-{place}"}
+settings = {"models": [{"file": "looks.py", "class": "Looks"}], "output": f"{folder}/output", "store": f"{place}-store"}
 task = {"name": "t", "level": "vision", key: place, "columns": {"label": "cls"}}
+task |= {"streaming": True} if key == "dataset" else {}
 done = Study.from_settings(folder, name="m", tasks=[task], **settings).represent((1, 1)).inputs
 """
 
@@ -179,7 +180,15 @@ def as_parquet(folder, count):
     return "table", f"{count}.parquet"
 
 
-@pytest.mark.parametrize("written", [as_shards, as_parquet])
+def as_stream(folder, count):
+    place = folder / f"photos-{count}"
+    place.mkdir()
+    _, file = as_parquet(folder, count)
+    (folder / file).rename(place / "train.parquet")
+    return "dataset", f"./{place.name}"
+
+
+@pytest.mark.parametrize("written", [as_shards, as_parquet, as_stream])
 def test_ten_times_the_images_take_the_memory_of_one(tmp_path, written):
     (tmp_path / "looks.py").write_text(LOOKS)
     few, many = (peak(SEEN, *written(tmp_path, count), tmp_path) for count in (30, 300))

@@ -12,6 +12,7 @@ from vlprobe.errors import DataError, StudyError
 from vlprobe.settings import resolve_path
 from vlprobe.stored import embedded
 from vlprobe.tasks.arrow import Place, places
+from vlprobe.tasks.parquet_stream import parquet_streams
 from vlprobe.tasks.rows import SPLIT_NAMES, Row
 from vlprobe.tasks.spool import spooled, unbroken
 
@@ -29,7 +30,7 @@ class HubPart:
     name: str
     """How messages call it."""
     held: Any
-    """The `datasets.Dataset`, or the `datasets.IterableDataset` of a stream."""
+    """The `datasets.Dataset`; of a stream the `datasets.IterableDataset`, or what reads its Parquet files."""
     streamed: bool = False
     """Whether it is a stream."""
     told: int = 0
@@ -149,14 +150,10 @@ def _prepared(datasets: Any, where: str, config: str | None, revision: str | Non
 
 def _stream(datasets: Any, where: str, config: str | None, revision: str | None) -> Opened:
     builder = datasets.load_dataset_builder(where, config, revision=revision)
-    if hasattr(builder.config, "fragment_scan_options"):  # Parquet
-        from pyarrow.dataset import ParquetFragmentScanOptions
-
-        # Read ahead, a file is held until its end, however large (github.com/apache/arrow/issues/39808).
-        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+    held = builder.as_streaming_dataset()
     told = {split: said.num_examples for split, said in (builder.info.splits or {}).items()}
     files = [file for found in (builder.config.data_files or {}).values() for file in found]
-    return builder.as_streaming_dataset(), told, files
+    return parquet_streams(builder, held, datasets) or held, told, files
 
 
 def _where(name: str, folder: Path, datasets: Any) -> tuple[str, tuple[Path, ...]]:
