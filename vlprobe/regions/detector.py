@@ -36,7 +36,7 @@ SNAP = 1024
 on the other side of a cell's edge."""
 SMALLEST_INPUT = 3
 """Pixels per side from which the stem has an output."""
-METHOD = 1
+METHOD = 2
 """Part of `revision`: counts up when the same weights and conventions come to give other regions."""
 
 
