@@ -9,7 +9,7 @@ import pytest
 from test_study import study
 from toys import Toy
 from vlprobe.errors import DataError
-from vlprobe.results import KINDS, Results
+from vlprobe.results import KINDS, Results, write_result
 from vlprobe.statistics import score
 from vlprobe.types import Predictions, Result, Sent
 
@@ -79,6 +79,19 @@ def test_two_processes_write_the_same_bytes(tmp_path):
     other.add(RESULT, ANSWERS)
     assert (tmp_path / "predictions" / "abc.npz").read_bytes() == before
     assert [result.key for result in Results(tmp_path).all()] == ["abc"]
+
+
+def test_a_torn_last_line_is_left_alone_by_a_reader_and_cut_off_by_a_writer(tmp_path):
+    results = Results(tmp_path)
+    results.add(RESULT, ANSWERS)
+    line, other = results.file.read_text(), replace(RESULT, model="other")
+    for torn in (line[:40], line + line[:40]):
+        results.file.write_text(torn)
+        known = Results(tmp_path).all()
+        assert results.file.read_text() == torn
+        assert len(known) == torn.count("\n")
+        Results(tmp_path).add(other)
+        assert results.file.read_text() == torn[: torn.rfind("\n") + 1] + write_result(other) + "\n"
 
 
 def test_a_line_ends_where_json_lines_do(tmp_path):

@@ -60,6 +60,7 @@ class Results:
         """Key -> result; models and conditions that see the same inputs share keys."""
         self.bare: set[str] = set()
         """Keys of results whose predictions are missing or damaged: they are not known, and to be computed again."""
+        self._torn = False
         self._written: dict[tuple[str, str, str, str], Result] = {}
         self._whole: set[str] = set()
         self._packed = self._open_packed()
@@ -97,8 +98,7 @@ class Results:
             return []
         text = self.file.read_text(encoding="utf-8")
         whole, _, torn = text.rpartition("\n")
-        if torn:  # a run was killed while it wrote its last line, which is computed again
-            self.file.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        self._torn = bool(torn)  # a run was killed while it wrote its last line, which is computed again
         results = []
         for number, line in enumerate(filter(None, whole.split("\n")), start=1):
             try:
@@ -134,8 +134,18 @@ class Results:
         if there and write_result(there) == line:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._torn:
+            self._cut_torn()
         with self.file.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def _cut_torn(self) -> None:
+        """Take a torn last line away, as late as it must be: who only reads leaves the file of another run alone."""
+        with self.file.open("rb+") as file:
+            held = file.read()
+            if not held.endswith(b"\n"):
+                file.truncate(held.rfind(b"\n") + 1)
+        self._torn = False
 
     def predictions(self, key: str) -> Predictions:
         """Return the answers of one result.
