@@ -334,6 +334,56 @@ def test_what_a_person_reads(tmp_path, capsys):
     assert not list(place.iterdir())
 
 
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """Return the store of a streaming study of which one task of two has run, and its files of statistics."""
+    monkeypatch.setattr("vlprobe.streams.BUCKET", 60)
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 10**6)
+    monkeypatch.setattr("vlprobe.plan.Plan.feature_bytes", 10**9)
+    study(tmp_path, [Toy(), Toy("viewer", ("image",))], conditions=["matched"]).represent((1, 2))
+    place = tmp_path / "features"
+    return place, sorted((place / "streams").rglob("*.npz"))
+
+
+def test_statistics_are_listed_and_verified(begun, capsys):
+    place, files = begun
+    for path in files[:2]:
+        os.utime(path, (time.time() - 3 * 86400,) * 2)
+    assert call("list", place) == 0
+    said = capsys.readouterr().out
+    assert "statistics: toy (pretrained), colour, matched, seed 0" in said
+    assert f" GB in 2 files, last written 3 days ago: {files[0].parent}" in said
+    assert call("verify", place) == 0
+    assert f"{len(files)} files of statistics read, 0 damaged" in capsys.readouterr().out
+    content = bytearray(files[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[1].write_bytes(content)
+    assert call("verify", place) == 1
+    assert f"{files[1]}: the checksum of " in capsys.readouterr().out
+    assert call("prune", place) == 0 and files[1].exists()
+    assert "1 files" in capsys.readouterr().out
+    assert call("prune", place, "--yes") == 0
+    assert sorted((place / "streams").rglob("*.npz")) == [files[0], *files[2:]]
+
+
+def test_statistics_that_nobody_goes_on_with_are_removed(begun, capsys):
+    place, files = begun
+    folders = sorted({path.parent for path in files})
+    half = folders[0] / "train-1-4.x.tmp"
+    half.write_bytes(b"half")
+    assert call("prune", place, "--yes") == 0 and half.exists()  # another process may be at work
+    os.utime(half, (time.time() - 7200,) * 2)
+    assert call("prune", place, "--yes") == 0 and not half.exists()
+    assert sorted((place / "streams").rglob("*.npz")) == files
+    for path in folders[0].iterdir():
+        os.utime(path, (time.time() - 31 * 86400,) * 2)
+    assert call("prune", place, "--yes") == 0
+    assert sorted((place / "streams").iterdir()) == folders[1:]
+    (left,) = (json.loads((folder / "about.json").read_text())["model"] for folder in folders[1:])
+    assert call("prune", place, "--model", left, "--yes") == 0
+    assert not (place / "streams").exists()
+
+
 def call(command, place, *arguments):
     from typer.testing import CliRunner
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from vlprobe.streams.files import Kept
 
 store = typer.Typer(help="Representations on disk: list them, verify them, remove them.", no_args_is_help=True)
 
@@ -16,6 +20,12 @@ Folder = Annotated[
     Path | None,
     typer.Option("--store", help="Its folder; ~/.cache/vlprobe/features if not given.", show_default=False),
 ]
+
+
+UNFINISHED = 3600
+"""Seconds after which what is not finished is taken to be of a process that was killed."""
+ABANDONED = 30 * 24 * 3600
+"""Seconds after which statistics that wait for their results are taken to be of a study that nobody goes on with."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,20 @@ def list_(folder: Folder = None) -> None:
             typer.echo(f"  {questions:,} inputs: {section.replace(':', ', ')}")
         if outdated:
             typer.echo(f"  {outdated:,} shards of another version of vlprobe, of no use: `vlprobe store prune`")
-    typer.echo(f"{sum(home.size for home in homes) / 1e9:.3g} GB in all: {_place(folder)}")
+    waiting = _waiting(folder)
+    for each in waiting:
+        typer.echo(f"statistics: {each}")
+        age = _age(time.time() - each.written)
+        typer.echo(f"  {each.size / 1e9:.3g} GB in {len(each.files)} files, last written {age} ago: {each.path}")
+    size = sum(home.size for home in homes) + sum(each.size for each in waiting)
+    typer.echo(f"{size / 1e9:.3g} GB in all: {_place(folder)}")
 
 
 @store.command()
 def verify(folder: Folder = None) -> None:
-    """Read every shard and compare its checksums; damaged ones are named, and computed again by the next run."""
+    """Read every file and compare its checksums; damaged ones are named, and computed again by the next run."""
     from vlprobe.store import Damaged, Shard
+    from vlprobe.streams.files import damage
 
     checked, damaged = 0, []
     for home in _homes(folder):
@@ -72,9 +89,12 @@ def verify(folder: Folder = None) -> None:
             except Damaged as error:
                 damaged.append(str(error))
             checked += 1
+    statistics = [path for each in _waiting(folder) for path in each.files]
+    damaged += filter(None, map(damage, statistics))
     for line in damaged:
         typer.echo(line)
-    typer.echo(f"{checked} shards read, {len(damaged)} damaged: {_place(folder)}")
+    also = f" and {len(statistics)} files of statistics" if statistics else ""
+    typer.echo(f"{checked} shards{also} read, {len(damaged)} damaged: {_place(folder)}")
     if damaged:
         raise typer.Exit(1)
 
@@ -87,15 +107,19 @@ def prune(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
 ) -> None:
-    """Remove what is of no use: damaged shards, and what killed runs left; with --model, all of one model."""
+    """Remove what is of no use: damaged files, what killed runs left, statistics of streaming studies that nobody has
+    gone on with for 30 days; with --model, all of one model.
+    """
     from vlprobe.errors import StudyError, did_you_mean
     from vlprobe.store import Damaged, Shard
 
-    homes = list(_homes(folder))
+    homes, waiting = list(_homes(folder)), _waiting(folder)
     if model is not None:
-        names = {str(home.manifest.get(key)) for home in homes for key in ("model", "revision") if home.manifest}
+        told = [*(home.manifest for home in homes), *(each.about for each in waiting)]
+        names = {str(about[key]) for about in told for key in ("model", "revision") if about}
         homes = [home for home in homes if model in (home.manifest.get("model"), home.manifest.get("revision"))]
-        if not homes:
+        waiting = [each for each in waiting if model in (each.about.get("model"), each.about.get("revision"))]
+        if not homes and not waiting:
             raise StudyError(f"the store {_place(folder)} holds nothing of model '{model}'{did_you_mean(model, names)}")
     removed: list[Path] = []
     for home in homes:
@@ -110,14 +134,16 @@ def prune(
             removed.append(path)
         if model is not None and home.manifest:
             removed += [home.path / "manifest.json", *sorted(home.path.glob("batch-*.json"))]
+    removed += [path for each in waiting for path in _useless(each, model is not None)]
     size = sum(path.stat().st_size for path in removed)
     for path in removed:
         typer.echo(str(path))
         if yes:
             path.unlink(missing_ok=True)
-    for home in homes:
-        if yes and not any(home.path.iterdir()):
-            home.path.rmdir()
+    streams = _place(folder) / "streams"
+    for place in [*(home.path for home in homes), *(each.path for each in waiting), streams]:
+        if yes and place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
     said = "removed" if yes else "would be removed; --yes removes them"
     typer.echo(f"{len(removed)} files, {size / 1e9:.3g} GB, {said}")
 
@@ -128,9 +154,29 @@ def _place(folder: Path | None) -> Path:
     return (folder or default_folder()).expanduser()
 
 
-def _homes(folder: Path | None) -> Iterator[Home]:
-    import time
+def _waiting(folder: Path | None) -> list[Kept]:
+    from vlprobe.streams.files import kept
 
+    return list(kept(_place(folder)))
+
+
+def _useless(each: Kept, all_of_it: bool) -> list[Path]:
+    """Return the files of a folder of statistics that may go."""
+    from vlprobe.streams.files import ABOUT, damage
+
+    now = time.time()
+    whole = all_of_it or now - each.written > ABANDONED
+    leftovers = [path for path in each.leftovers if whole or now - path.stat().st_mtime > UNFINISHED]
+    about = [path for path in (each.path / ABOUT,) if whole and path.exists()]
+    return [*leftovers, *(path for path in each.files if whole or damage(path)), *about]
+
+
+def _age(seconds: float) -> str:
+    days, hours = seconds / 86400, seconds / 3600
+    return f"{days:.0f} days" if days >= 2 else f"{hours:.0f} hours" if hours >= 2 else f"{seconds / 60:.0f} minutes"
+
+
+def _homes(folder: Path | None) -> Iterator[Home]:
     from vlprobe.errors import DataError
     from vlprobe.store import ENDING, MANIFEST, Store
 
@@ -143,7 +189,7 @@ def _homes(folder: Path | None) -> Iterator[Home]:
             known = {"model", "stage", "family", "precision", "dtype", "revision"} <= manifest.keys()
         except (OSError, ValueError, AttributeError):
             known = False
-        old = time.time() - 3600  # a younger one may be another process's, at work
+        old = time.time() - UNFINISHED
         leftovers = tuple(sorted(each for each in path.glob("*.tmp") if each.stat().st_mtime < old))
         shards = tuple(sorted(path.glob(f"*{ENDING}")))
         if known or shards or leftovers:

@@ -6,7 +6,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -97,3 +98,55 @@ def describe(place: Path, cell: Cell) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise _unwritable(place, error) from error
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of statistics that wait for their results."""
+
+    path: Path
+    """The folder."""
+    about: Mapping[str, str | int]
+    """What it says of itself; empty where that is missing or damaged."""
+    files: tuple[Path, ...]
+    """Of statistics, and of probes fitted on them."""
+    leftovers: tuple[Path, ...]
+    """What processes that were killed left unfinished."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(path.stat().st_size for path in self.files)
+
+    @property
+    def written(self) -> float:
+        """When something was last written, in seconds as `time.time` counts them."""
+        return max(path.stat().st_mtime for path in (*self.files, *self.leftovers) or (self.path,))
+
+    def __str__(self) -> str:
+        if not self.about:
+            return f"{self.path.name} (nothing says of what)"
+        said = self.about
+        return f"{said['model']} ({said['stage']}), {said['task']}, {said['condition']}, seed {said['seed']}"
+
+
+def kept(store: Path) -> Iterator[Kept]:
+    """Yield the folders of statistics of a store, in the order of their names."""
+    for path in sorted(each for each in (store / "streams").glob("*") if each.is_dir()):
+        try:
+            said = json.loads((path / ABOUT).read_text("utf-8"))
+            known = {"model", "stage", "revision", "task", "condition", "seed"} <= said.keys()
+        except (OSError, ValueError, AttributeError):
+            known = False
+        files, leftovers = (tuple(sorted(path.glob(f"*{ending}"))) for ending in (".npz", ".tmp"))
+        yield Kept(path, said if known else {}, files, leftovers)
+
+
+def damage(path: Path) -> str:
+    """Return what is wrong with a file of statistics, by the checksums inside it; empty: nothing."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            bad = file.testzip()
+    except UNREADABLE as error:
+        return f"{path}: {error}"
+    return f"{path}: the checksum of {bad} does not hold" if bad else ""
