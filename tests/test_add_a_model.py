@@ -57,8 +57,12 @@ def test_its_states_are_those_of_the_model(place):
 def test_the_row_keeps_the_promises_of_the_table(place, monkeypatch):
     own, start = BLOCKS["t5.py"], "    def __init__(self, weights"
     before, _, after = own.partition(start)
-    loading = "from vlprobe.encoders.loading import load_network, load_tokenizer\n"
-    assert loading.strip() in PAGE
+    lines = (
+        "from vlprobe.encoders.loading import load_network",
+        "from vlprobe.encoders.processors import load_tokenizer",
+    )
+    assert all(line in PAGE for line in lines)
+    loading = "\n".join(lines) + "\n"
     rest = after[after.index("    def prepare") :]
     (place / "as_a_row.py").write_text(loading + before + BLOCKS["the row's __init__"] + "\n" + rest, encoding="utf-8")
     monkeypatch.syspath_prepend(place)

@@ -7,7 +7,7 @@ import pytest
 
 import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
-from vlprobe.encoders.pixels import Frame
+from vlprobe.encoders.frames import Frame
 from vlprobe.errors import CheckpointError
 from vlprobe.types import ROLES
 
@@ -175,6 +175,6 @@ def test_a_preprocessor_of_unknown_geometry(tmp_path):
     import transformers as hf
 
     folder = tiny.make("vit", tmp_path)
-    hf.BeitImageProcessorPil().save_pretrained(folder)
-    with pytest.raises(CheckpointError, match="BeitImageProcessorPil, whose cropping is not known"):
+    hf.LevitImageProcessorPil().save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="LevitImageProcessorPil, whose cropping is not known"):
         load_model(f"vit:{folder}", device="cpu")

@@ -68,8 +68,11 @@ def test_it_is_said_and_part_of_the_address(tmp_path):
 
 def test_a_matrix_is_let_go_where_the_network_fails(tmp_path):
     model = narrow(tiny.spec("llama", tiny.make("llama", tmp_path)))
-    broken = model.blocks[1].mlp.down_proj
-    broken.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+
+    def forward(states):
+        raise RuntimeError("broken")
+
+    model.blocks[1].mlp.down_proj.forward = forward
     with pytest.raises(RuntimeError, match="broken"):
         model.encode([tiny.example("0", "dog")])
     assert all(one.isnan().all() for one in model.model.parameters() if one.dim() > 1)

@@ -12,7 +12,7 @@ import tiny_checkpoints as tiny
 from vlprobe.encoders import load_model
 from vlprobe.encoders.checkpoint import quiet
 from vlprobe.encoders.families import FAMILIES
-from vlprobe.encoders.pixels import Frame
+from vlprobe.encoders.frames import Frame
 from vlprobe.errors import CheckpointError
 from vlprobe.images import open_image
 

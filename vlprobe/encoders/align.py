@@ -9,8 +9,9 @@ import torch
 
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import Grid, ImageReader
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.stages import cells
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import Positions, TextReader

@@ -16,8 +16,9 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import ImageReader, pair
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.taps import tap
 from vlprobe.encoders.text import Positions, TextReader, need_text, of_text
 from vlprobe.encoders.towers import of_image

@@ -9,7 +9,8 @@ import torch
 
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.loading import load_network, load_tokenizer
+from vlprobe.encoders.loading import load_network
+from vlprobe.encoders.processors import load_tokenizer
 from vlprobe.encoders.taps import outputs, pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader, need_text, of_text
 from vlprobe.exact import as_asked

@@ -9,8 +9,9 @@ import torch
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.fusion import Fusion, side_by_side
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
 from vlprobe.encoders.towers import of_image

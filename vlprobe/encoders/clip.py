@@ -10,11 +10,12 @@ import torch
 
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.taps import tap
 from vlprobe.encoders.text import TextReader
-from vlprobe.encoders.towers import Towers, addresses, blocks_of
+from vlprobe.encoders.towers import Twins, addresses
 from vlprobe.errors import CheckpointError
 
 CLASSES = {"clip": "CLIPModel"}
@@ -22,7 +23,7 @@ OLD_END = 2
 """eos_token_id of configurations from before mid-2023, of whatever vocabulary: their models pool the largest id."""
 
 
-class Clip(Towers):
+class Clip(Twins):
     """Two pre-norm transformers: `.0` to `.n`, `.norm`, `.pooler`, `.projection` of `language` and of `vision`.
 
     Text: the mask is causal, so that the state of a word knows the words before it, and none after it. What stands for
@@ -40,10 +41,7 @@ class Clip(Towers):
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        loaded = load_network(checkpoint, CLASSES, device)
-        self.model, self.device, self.left_out = loaded.model, device, loaded.left_out
-        text, image = self.model.config.text_config, self.model.config.vision_config
-        self.blocks = blocks_of(self.model)
+        text, image = self.take(load_network(checkpoint, CLASSES, device), device)
         tokenizer = load_tokenizer(checkpoint, text.vocab_size)
         self.end = text.eos_token_id
         _check_end(checkpoint, tokenizer, self.end)

@@ -12,8 +12,9 @@ from vlprobe.encoders.ahead import Ahead, readers
 from vlprobe.encoders.boxes import nothing
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import patch_roles
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.prompt import PromptReader, Prompts
 from vlprobe.encoders.sight import Eye, Seen
 from vlprobe.encoders.taps import outputs, residual_blocks, tap, tap_inputs

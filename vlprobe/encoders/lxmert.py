@@ -14,8 +14,9 @@ from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.loading import load_network, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
+from vlprobe.encoders.processors import load_tokenizer
 from vlprobe.encoders.taps import outputs, pooled
 from vlprobe.encoders.text import TextReader, need_text, of_text
 from vlprobe.exact import as_asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlprobe.encoders.pixels import Frame, Size, processed
+from vlprobe.encoders.frames import Frame, Size, processed
 from vlprobe.encoders.sight import Eye, Seen, Sight
 from vlprobe.errors import CheckpointError
 from vlprobe.types import Example

@@ -14,8 +14,9 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2TextEmbeddings
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.fusion import Fusion, everywhere, side_by_side
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from vlprobe.encoders.pixels import Reading, Size, pair
+from vlprobe.encoders.frames import Reading, Size
+from vlprobe.encoders.pixels import pair
 from vlprobe.errors import CheckpointError
 from vlprobe.types import Example
 

@@ -11,11 +11,12 @@ from tokenizers import Regex, normalizers
 
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.taps import tap
 from vlprobe.encoders.text import TextReader
-from vlprobe.encoders.towers import Towers, addresses, blocks_of
+from vlprobe.encoders.towers import Twins, addresses
 from vlprobe.errors import CheckpointError
 
 CLASSES = {"siglip": "SiglipModel", "siglip2": "Siglip2Model"}
@@ -31,7 +32,7 @@ TEXTS = {"</s>": BARE, "<eos>": SMALL}
 and punctuation (big_vision, `canonicalize`); those of SigLIP 2, cut by Gemma's tokenizer, lost capitals (`lower`)."""
 
 
-class Siglip(Towers):
+class Siglip(Twins):
     """Two pre-norm transformers: `.0` to `.n`, `.norm`, `.pooler` of `language` and `vision`; `language.projection`.
 
     Text: every text is padded to the model's length (64), and no position is masked, the padding included, as in
@@ -47,10 +48,7 @@ class Siglip(Towers):
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        loaded = load_network(checkpoint, CLASSES, device)
-        self.model, self.device, self.left_out = loaded.model, device, loaded.left_out
-        text, image = self.model.config.text_config, self.model.config.vision_config
-        self.blocks = blocks_of(self.model)
+        text, image = self.take(load_network(checkpoint, CLASSES, device), device)
         # Not the class that its configuration names: SigLIP's gives no offsets, Gemma's sets special tokens by itself.
         tokenizer = load_tokenizer(checkpoint, text.vocab_size, kind="PreTrainedTokenizerFast")
         _prepare(checkpoint, tokenizer)

@@ -12,8 +12,10 @@ import torch
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.loading import load_network, load_processor
-from vlprobe.encoders.pixels import Frame, ImageReader, Size, pair, patch_roles
+from vlprobe.encoders.frames import Frame, Size
+from vlprobe.encoders.loading import load_network
+from vlprobe.encoders.pixels import ImageReader, pair, patch_roles
+from vlprobe.encoders.processors import load_processor
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.errors import CheckpointError
 from vlprobe.exact import as_asked

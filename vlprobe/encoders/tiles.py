@@ -10,7 +10,8 @@ import torch
 from transformers.image_processing_utils import select_best_resolution
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from vlprobe.encoders.pixels import Frame, Size, pair, processed
+from vlprobe.encoders.frames import Frame, Size, processed
+from vlprobe.encoders.pixels import pair
 from vlprobe.encoders.sight import Eye, Seen, Sight, nowhere, tower_start
 from vlprobe.errors import CheckpointError
 from vlprobe.types import Example

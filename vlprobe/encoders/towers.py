@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import torch
 
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.pixels import Grid, ImageReader, Size
+from vlprobe.encoders.frames import Size
+from vlprobe.encoders.loading import Loaded
+from vlprobe.encoders.pixels import Grid, ImageReader
 from vlprobe.encoders.taps import pooled, residual_blocks
 from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
 from vlprobe.errors import BadRow
@@ -142,14 +144,24 @@ class Towers(Pair):
         return of_image(grid)
 
 
-def blocks_of(model: Any) -> dict[str, list[torch.nn.Module]]:
-    """Return stream -> the blocks of its tower, as CLIP's kin name them."""
-    config = model.config
-    towers = (("language", "text_model", config.text_config), ("vision", "vision_model", config.vision_config))
-    return {
-        stream: residual_blocks(model, (f"{name}.encoder.layers",), tower.num_hidden_layers)
-        for stream, name, tower in towers
-    }
+class Twins(Towers):
+    """Two transformers that transformers has laid out as CLIP's."""
+
+    def take(self, loaded: Loaded, device: torch.device) -> tuple[Any, Any]:
+        """Keep a network, and return the configurations of its text tower and of its image tower.
+
+        Args:
+            loaded: the network.
+            device: where it is.
+        """
+        self.model, self.device, self.left_out = loaded.model, device, loaded.left_out
+        config = self.model.config
+        towers = (("language", "text_model", config.text_config), ("vision", "vision_model", config.vision_config))
+        self.blocks = {
+            stream: residual_blocks(self.model, (f"{name}.encoder.layers",), tower.num_hidden_layers)
+            for stream, name, tower in towers
+        }
+        return config.text_config, config.vision_config
 
 
 def addresses(stream: str, config: Any) -> dict[str, int]:

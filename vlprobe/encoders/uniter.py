@@ -15,9 +15,10 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, 
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.loading import load_network, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.one_stream import OneStream
 from vlprobe.encoders.originals import Original, read_config, read_released, settle
+from vlprobe.encoders.processors import load_tokenizer
 from vlprobe.encoders.taps import tap
 from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.errors import CheckpointError

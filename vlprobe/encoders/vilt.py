@@ -14,9 +14,11 @@ from torch import nn
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import PREPROCESSOR_FILES, Checkpoint, named
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.loading import load_network, load_processor, load_tokenizer
+from vlprobe.encoders.frames import Frame
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
-from vlprobe.encoders.pixels import Frame, ImageReader, patch_roles
+from vlprobe.encoders.pixels import ImageReader, patch_roles
+from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader, need_text_or_image
 from vlprobe.exact import as_asked

@@ -7,8 +7,9 @@ import torch
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.loading import load_network, load_tokenizer
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.one_stream import OneStream
+from vlprobe.encoders.processors import load_tokenizer
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.errors import CheckpointError

@@ -12,8 +12,9 @@ from torch import nn
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.loading import load_network, load_processor
+from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import ImageReader, pair
+from vlprobe.encoders.processors import load_processor
 from vlprobe.encoders.taps import pooled, residual_blocks, tap
 from vlprobe.exact import as_asked
 from vlprobe.types import Example, Hidden

@@ -15,7 +15,8 @@ from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.gated import GatedNetwork
 from vlprobe.encoders.gated_embeddings import Inputs
 from vlprobe.encoders.gated_layouts import TITLES, read_gated
-from vlprobe.encoders.loading import load_network, load_tokenizer
+from vlprobe.encoders.loading import load_network
+from vlprobe.encoders.processors import load_tokenizer
 from vlprobe.encoders.taps import pooled
 from vlprobe.encoders.text import Pieces, Positions, TextReader, need_text_or_image, of_text
 from vlprobe.errors import BadRow
