@@ -30,6 +30,10 @@ def section(dtype=np.float32):
     return Section(NAMES, start, unit, {"joint.0": X}, {"joint.0": "cls"}, {NAMES[1]: "too long"})
 
 
+def addresses(names):
+    return np.frombuffer(bytes.fromhex("".join(names)), np.uint8).reshape(-1, 16)
+
+
 def shards(folder):
     return sorted(folder.rglob("*.safetensors"))
 
@@ -37,7 +41,7 @@ def shards(folder):
 def test_rows_come_back_in_the_order_asked_for(tmp_path):
     store = Store(tmp_path)
     store.write("a" * 64, "b" * 64, {"input:auto:text": section()})
-    X, owner, unit = Store(tmp_path).read("a" * 64, "input:auto:text", "joint.0", [NAMES[2], NAMES[0]])
+    X, owner, unit = Store(tmp_path).read("a" * 64, "input:auto:text", "joint.0", addresses([NAMES[2], NAMES[0]]))
     np.testing.assert_array_equal(X[:, 0], [8, 12, 16, 0, 4])
     assert (owner.tolist(), unit.tolist()) == ([0, 0, 0, 1, 1], [0, 1, 2, 0, 1])
     assert Store(tmp_path).skipped("a" * 64, "input:auto:text") == {NAMES[1]: "too long"}
@@ -49,9 +53,20 @@ def test_a_question_that_two_shards_answer_is_read_once(tmp_path):
     for shard in ("2" * 64, "1" * 64):
         other = replace(section(), layers={"joint.0": section().layers["joint.0"] + int(shard[0])})
         store.write("a" * 64, shard, {"s": other})
-    X, owner, _ = store.read("a" * 64, "s", "joint.0", list(NAMES))
+    X, owner, _ = store.read("a" * 64, "s", "joint.0", addresses(NAMES))
     assert len(X) == 5
     np.testing.assert_array_equal(X, section().layers["joint.0"] + 1)
+
+
+def test_a_question_may_be_asked_twice_and_a_layer_that_is_not_there_is_named(tmp_path):
+    store = Store(tmp_path)
+    store.write("a" * 64, "b" * 64, {"s": section()})
+    X, owner, unit = store.read("a" * 64, "s", "joint.0", addresses([NAMES[0], NAMES[1], NAMES[2], NAMES[0]]))
+    np.testing.assert_array_equal(X[:, 0], [0, 4, 8, 12, 16, 0, 4])
+    assert (owner.tolist(), unit.tolist()) == ([0, 0, 2, 2, 2, 3, 3], [0, 1, 0, 1, 2, 0, 1])
+    with pytest.raises(DataError, match=r"holds no layer joint.o of s; did you mean 'joint.0'\?"):
+        store.read("a" * 64, "s", "joint.o", addresses(NAMES))
+    assert len(shards(tmp_path)) == 1
 
 
 def at_half(data, changed):
@@ -164,14 +179,15 @@ def test_what_another_version_wrote_is_not_found_and_said_to_be_of_no_use(tmp_pa
 
 
 def test_rows_of_many_shards_are_those_of_one(tmp_path, monkeypatch):
-    """Whole shards and parts of them, in any order of the examples, whichever shard holds what; fast disks and slow."""
+    """Whole shards and parts of them, in any order of the examples, whichever shard holds what; one reader and several."""
     asked = request(Toy(), EXAMPLES, "word", "first", ImageDigests())
     some = request(Toy(), EXAMPLES[40:3:-2], "word", "first", ImageDigests())
     whole, told = Store(tmp_path / "whole"), []
     compute(Toy(), [asked], whole)
-    for name, numbers, slow in (("a", FULL, 1e30), ("b", FULL, -1e-9), ("c", Numbers(kept="float16"), 1e30)):
+    for name, numbers, readers in (("a", FULL, 1), ("b", FULL, 3), ("c", Numbers(kept="float16"), 3)):
         monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 7)
-        monkeypatch.setattr("vlprobe.store.SLOW", slow)
+        monkeypatch.setattr("vlprobe.store.rows.READERS", readers)
+        monkeypatch.setattr("vlprobe.store.rows.os.cpu_count", lambda: 8)
         real = Shard.ahead
         monkeypatch.setattr(Shard, "ahead", lambda shard, *names, real=real: (told.append(shard), real(shard, *names)))
         store = Store(tmp_path / name)

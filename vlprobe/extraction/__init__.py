@@ -23,7 +23,6 @@ from vlprobe.extraction.questions import (
     put,
     reads,
     request,
-    sections,
 )
 from vlprobe.ledger import KEY, keys_of
 from vlprobe.pairing import obstacle, pair
@@ -116,7 +115,7 @@ def left_out(encoder: Encoder | Profile, extraction: Extraction, store: Store, b
 class Readable(Protocol):
     """What features are read from: a store, or rows that go by."""
 
-    def read(self, home: str, section: str, layer: str, questions: Sequence[str]) -> tuple[np.ndarray, ...]:
+    def read(self, home: str, section: str, layer: str, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows, questions and units as `Store.read` does."""
 
 
@@ -129,39 +128,17 @@ def features(extraction: Extraction, store: Readable, layer: str) -> Features:
         Damaged: a shard is not what was written; it has been removed, and what it held is to be computed again.
     """
     questions = extraction.of(layer)
-    blocks: list[np.ndarray] = []
-    first, last = np.zeros(len(questions), np.int64), np.zeros(len(questions), np.int64)
-    units: list[np.ndarray] = []
-    done = 0
-    for section, names in sections([questions]).items():
-        X, owner, unit = store.read(extraction.home, section, layer, [name.tobytes().hex() for name in names])
-        order = np.argsort(owner, kind="stable")
-        counts = np.bincount(owner, minlength=len(names))
-        start = done + np.append(order, 0)[np.cumsum(counts) - counts]  # where its rows start, if it has any
-        mine = np.flatnonzero(questions.kind == questions.kinds.index(section))
-        place = np.searchsorted(keys_of(names), keys_of(questions.names[mine]))
-        first[mine], last[mine] = start[place], (start + counts)[place]
-        if len(X):
-            blocks.append(X)
-            units.append(unit)
-        done += len(X)
-    if not blocks:
+    X, owner, unit = _read(extraction.home, questions, store, layer)
+    if not len(X):
         raise DataError(f"layer {layer}: no example is left; all were left out as bad rows")
-    X, unit = _joined(blocks), np.concatenate(units)
-    counts = last - first
-    owners = np.repeat(np.arange(len(questions)), counts)
-    rows = np.arange(len(owners)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
-    if len(rows) != len(X) or (rows != np.arange(len(X))).any():
-        X, unit = X[rows], unit[rows]
-    index = unit.astype(np.int32)
     ids, groups, targets = _answers(questions)
     return Features(
         layer=layer,
         X=X,
-        y=np.array([targets[i][k] for i, k in zip(owners.tolist(), index.tolist(), strict=True)]),
-        group=groups[owners],
-        id=ids[owners],
-        index=index,
+        y=np.array([targets[i][k] for i, k in zip(owner.tolist(), unit.tolist(), strict=True)]),
+        group=groups[owner],
+        id=ids[owner],
+        index=unit,
         key=digest(extraction.pairs, layer),
     )
 
@@ -174,8 +151,19 @@ def _answers(questions: Questions) -> tuple[np.ndarray, np.ndarray, list[tuple[T
     return ids, groups, [example.target for example in examples]
 
 
-def _joined(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+def _read(home: str, questions: Questions, store: Readable, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, (row,) the example and (row,) the unit of each, in the order of the examples."""
+    if len(questions.kinds) == 1:
+        return store.read(home, questions.kinds[0], layer, questions.names)
+    read = []
+    for kind in np.unique(questions.kind).tolist():
+        mine = np.flatnonzero(questions.kind == kind)
+        X, owner, unit = store.read(home, questions.kinds[kind], layer, questions.names[mine])
+        read.append((X, mine[owner], unit))
+    there = [each for each in read if len(each[0])] or read[:1]
+    X, owner, unit = (np.concatenate(parts) for parts in zip(*there, strict=True))
+    order = np.argsort(owner, kind="stable")
+    return X[order], owner[order], unit[order]
 
 
 def extract(

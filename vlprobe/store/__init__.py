@@ -9,10 +9,8 @@ it had not finished.
 from __future__ import annotations
 
 import json
-import math
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,13 @@ import numpy as np
 from vlprobe.digest import digest
 from vlprobe.records import cache
 from vlprobe.store.index import Index
+from vlprobe.store.rows import Rows, find
 from vlprobe.store.shard import FORMAT, Damaged, Gone, Outdated, Section, Shard, write_shard
 
 __all__ = ["Damaged", "Gone", "Outdated", "Section", "Shard", "Store", "default_folder"]
 
 MANIFEST = "manifest.json"
 ENDING = ".safetensors"
-AHEAD = 16
-"""Shards that the system is told of before they are read, once one was slow to come."""
-SLOW = 1e9
-"""Bytes a second: what comes slower does not come from memory."""
-
-Found = tuple[Shard, np.ndarray, np.ndarray, np.ndarray]
-"""A shard, and (row,) the places there of the rows that are asked for, the question and the unit of each."""
 
 
 def default_folder() -> Path:
@@ -52,7 +44,8 @@ class Store:
         self.folder = folder
         self._opened: dict[str, dict[Path, Shard]] = {}
         self._held: dict[tuple[str, str], Index] = {}
-        self._found: tuple[tuple[str, str, tuple[str, ...]] | None, Sequence[Found]] = (None, [])
+        self._last: tuple[tuple[str, str, np.ndarray], Rows] | None = None
+        """What was asked for last, and where it is."""
 
     def path(self, home: str, shard: str) -> Path:
         """Return the file of one shard."""
@@ -122,7 +115,7 @@ class Store:
         for path in gone:
             del opened[path]
         if gone:
-            self._found = (None, [])
+            self._last = None
             self._held = {key: known for key, known in self._held.items() if key[0] != home}
         for path in sorted(found - opened.keys()):
             self._open(home, path)
@@ -147,7 +140,7 @@ class Store:
         except Damaged:
             path.unlink(missing_ok=True)
             return
-        self._found = (None, [])
+        self._last = None
         for (whose, section), known in self._held.items():  # added to, not made anew
             if whose == home:
                 self._add(home, shard, section, known)
@@ -178,7 +171,7 @@ class Store:
         except Damaged:
             shard.path.unlink(missing_ok=True)
             self._opened[home].pop(shard.path, None)
-            self._found = (None, [])
+            self._last = None
 
     def layers(self, home: str, section: str) -> dict[str, str]:
         """Return layer -> how it was pooled; empty where the home has no answer of this section."""
@@ -197,17 +190,17 @@ class Store:
             if known[question][0] is shard
         }
 
-    def read(self, home: str, section: str, layer: str, questions: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Return one layer's rows of some questions, shard by shard: to sort them would be to copy them.
+    def read(self, home: str, section: str, layer: str, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return one layer's rows of some questions, in their order.
 
         Args:
             home: address of the model.
             section: its name.
             layer: layer address.
-            questions: distinct; all of them held.
+            names: (question, 16) uint8: content addresses, all of them held.
 
         Returns:
-            (row, width) float32 rows, (row,) index into `questions`, (row,) index of the unit inside its input; the
+            (row, width) float32 rows, (row,) index into `names`, (row,) int32 index of the unit inside its input; the
             rows of a question are neighbours, in the order of its units.
 
         Raises:
@@ -215,57 +208,23 @@ class Store:
             Gone: some are not held: somebody has removed them.
         """
         try:
-            found = self._find(home, section, questions)
-            asked = [each for each in found if layer in each[0].layers(section)]
-            if not asked:  # all its inputs were left out
-                return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int32)
-            owners, units = (np.concatenate([each[k] for each in asked]) for k in (2, 3))
-            return self._rows(section, layer, [each[:2] for each in asked]), owners, units
+            rows = self._find(home, section, names)
+            return rows.read(section, layer), rows.owner, rows.unit
         except Damaged as damaged:
             if not isinstance(damaged, Gone):
                 damaged.path.unlink(missing_ok=True)
             self.refresh(home)
             raise
 
-    def _find(self, home: str, section: str, questions: Sequence[str]) -> Sequence[Found]:
-        """Return, shard by shard, where the rows of some questions are, and keep it for the next layer."""
-        key = home, section, tuple(questions)
-        if self._found[0] != key:
-            known = self.held(home, section)
-            of, inside = known.find(np.frombuffer(bytes.fromhex("".join(questions)), np.uint8).reshape(-1, 16))
-            if (of < 0).any():
-                raise Gone(self._home(home))
-            order = np.argsort(of, kind="stable")
-            by_shard = np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
-            found = [(known.shard(int(of[numbers[0]])), numbers) for numbers in by_shard if len(numbers)]
-            self._found = (
-                key,
-                [(shard, *_places(shard, section, numbers, inside[numbers])) for shard, numbers in found],
-            )
-        return self._found[1]
-
-    def _rows(self, section: str, layer: str, asked: Sequence[tuple[Shard, np.ndarray]]) -> np.ndarray:
-        """Return (row, width) float32: of every shard, the rows at the places asked for."""
-        shapes = [shard.shape(section, layer) for shard, _ in asked]
-        X = np.empty((sum(len(rows) for _, rows in asked), shapes[0][1]), np.float32)
-        memory = np.empty(0, np.uint8)
-        done, told = 0, 0  # rows that are there, shards that the system was told of
-        for number, ((shard, rows), shape) in enumerate(zip(asked, shapes, strict=True)):
-            began, part = time.perf_counter(), X[done : done + len(rows)]
-            every = len(rows) == shape[0] and bool((rows == np.arange(len(rows))).all())
-            if every and shard.kind(section, layer) == np.float32:
-                shard.read(section, layer, part.reshape(-1).view(np.uint8))
-            else:
-                if not len(memory):
-                    memory = np.empty(max(map(math.prod, shapes)) * 4, np.uint8)
-                whole = shard.read(section, layer, memory)
-                part[...] = whole if every else whole[rows]
-            done += len(rows)
-            if told or time.perf_counter() - began > 1e-3 + part.nbytes / SLOW:
-                for later, _ in asked[max(told, number + 1) : number + 1 + AHEAD]:
-                    later.ahead(section, layer)
-                told = number + 1 + AHEAD
-        return X
+    def _find(self, home: str, section: str, names: np.ndarray) -> Rows:
+        """Return where the rows of some questions are, and keep it for the next layer."""
+        if self._last is not None:
+            asked, rows = self._last
+            if asked[:2] == (home, section) and np.array_equal(asked[2], names):
+                return rows
+        rows = find(self.held(home, section), section, names, self._home(home))
+        self._last = (home, section, names.copy()), rows
+        return rows
 
     def homes(self) -> list[Path]:
         """Return the folders of all models that the store knows, in the order of their names."""
@@ -279,15 +238,3 @@ class Store:
             self.refresh(home)
         opened = self._opened[home]
         yield from (opened[path] for path in sorted(opened))
-
-
-def _places(
-    shard: Shard, section: str, numbers: np.ndarray, places: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row,) places, owners and units of the rows of some questions of one shard."""
-    start, unit = shard.rows(section)
-    first = start[places]
-    counts = start[places + 1] - first
-    ahead = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    rows = np.arange(counts.sum()) + np.repeat(first - ahead, counts)
-    return rows, np.repeat(numbers, counts), unit[rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,14 +44,14 @@ class Rows:
         place = self._places[section][question]
         return int(self._sections[section].start[place + 1] - self._sections[section].start[place])
 
-    def read(self, home: str, section: str, layer: str, questions: Sequence[str]) -> tuple[np.ndarray, ...]:
+    def read(self, home: str, section: str, layer: str, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return what `Store.read` does."""
         here = self._sections[section]
-        places = np.array([self._places[section][question] for question in questions])
+        places = np.array([self._places[section][name.tobytes().hex()] for name in names])
         counts = here.start[places + 1] - here.start[places]
         rows = np.concatenate([np.arange(here.start[p], here.start[p + 1]) for p in places])
         X = here.layers[layer][rows].astype(np.float32)
-        return X, np.repeat(np.arange(len(questions)), counts), here.unit[rows]
+        return X, np.repeat(np.arange(len(names)), counts), here.unit[rows]
 
 
 @dataclass
