@@ -35,10 +35,10 @@ import transformers
 
 from vlprobe.encoders import Encoder, load_model
 from vlprobe.extraction import Forward, ImageDigests, compute, request
-from vlprobe.extraction.encoding import Chunk
+from vlprobe.extraction.batches import batches
 from vlprobe.images import open_image
 from vlprobe.store import Store
-from vlprobe.types import FULL, Example
+from vlprobe.types import Example
 
 BATCH = 32
 SQUARE = 1024
@@ -196,25 +196,25 @@ def matrix_rate() -> float:
 def batches_of(case: Case) -> list[list[Example]]:
     """Return the batches that vlprobe makes."""
     forwards = [Forward(example, example.id, ()) for example in case.examples]
-    return [[each.example for each in batch] for batch in Chunk(case.model, forwards, FULL, "error").batches(BATCH)]
+    return [[each.example for each in batch] for batch in batches(case.model, forwards, None)]
 
 
 def measure(case: Case, folder: Path, repeats: int) -> dict[str, Any]:
     """Return the seconds of every way, and what the network itself did."""
     asked = request(case.model, case.examples, "input", "auto", ImageDigests())
-    batches = batches_of(case)
+    cut = batches_of(case)
     ways: dict[str, list[float]] = defaultdict(list)
-    case.model.encode(batches[0][:2])
+    case.model.encode(cut[0][:2])
     for number in range(repeats):
         place = folder / f"{case.name}-{number}"
         place.mkdir()
         store = Store(place / "store")
         ways["rate"].append(matrix_rate())
         with Recorded(case.model) as network:
-            ways["floor"].append(timed(lambda: floor(case, batches)))
+            ways["floor"].append(timed(lambda: floor(case, cut)))
         ways["blocks"].append(network.seconds)
         ways["block rate"].append(2 * case.block * network.positions / network.seconds / 1e9)
-        ways["vlprobe"].append(timed(lambda store=store: compute(case.model, [asked], store, BATCH)))
+        ways["vlprobe"].append(timed(lambda store=store: compute(case.model, [asked], store)))
         ways["good"].append(timed(lambda place=place: good(case, place)))
         ways["plain"].append(timed(lambda place=place: plain(case, place)))
         ways["rate"].append(matrix_rate())
@@ -269,7 +269,7 @@ def print_page(cases: Sequence[Case], found: dict[str, Any], chosen: argparse.Na
         "# What extraction costs\n\nRepeat with `python benchmarks/extraction.py SHARED > benchmarks/extraction.md`.\n"
     )
     print(
-        f"BERT and ViLT of base size (768 wide, 12 blocks), random weights, float32, batches of at most {BATCH}: "
+        f"BERT and ViLT of base size (768 wide, 12 blocks), random weights, float32: "
         f"{len(cases[0].examples)} captions of Flickr30k; {len(cases[1].examples)} photographs of COCO with a caption. "
         f"Median and range of {chosen.repeats} repetitions, the ways in turn, in seconds of the processor, one of "
         f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}. The machine was shared: trust the "

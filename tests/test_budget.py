@@ -29,8 +29,8 @@ class OnGpu(Toy):
         super().__init__(modalities=("text",), **settings)
         self.wide, self.room, self.now, self.batches = wide, room, 0.0, []
 
-    def length(self, example):
-        return LENGTH
+    def lengths(self, batch):
+        return [LENGTH] * len(batch)
 
     def encode(self, batch):
         positions = LENGTH * len(batch)

@@ -193,6 +193,22 @@ def test_the_same_input_gives_the_same_numbers_to_the_bit(model):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_lengths_are_the_positions_that_texts_take(model):
+    if "text" not in model.modalities:
+        return
+    image = IMAGES[0] if "image" in model.needs else None
+    examples = [tiny.example(str(k), sentence, image) for k, sentence in enumerate(SENTENCES)]
+    taken = []
+    for example in examples:
+        words = [x for x in model.encode([example]) if x.layer.startswith(("language.", "joint."))]
+        taken.append(next(x.states.shape[1] for x in words if x.layer.endswith(".1")))
+    regions = taken[0] - model.lengths(examples)[0]  # of the image, the same for all
+    assert model.lengths(examples) == [length - regions for length in taken] and (regions == 0 or image)
+    kept = model.encode(examples)
+    for one, other in zip(kept, model.encode(examples[::-1]), strict=True):  # cut before, or cut anew: the same
+        assert one.role.tolist() == other.role[::-1].tolist()
+
+
 @pytest.mark.parametrize("given", ["text", "image"])
 def test_one_modality_alone_works_or_is_refused(model, given):
     lone = tiny.example("5", SENTENCES[0] if given == "text" else None, IMAGES[0] if given == "image" else None)

@@ -266,3 +266,10 @@ def test_a_task_head_is_reported_and_its_base_read(tmp_path, model):
     assert loaded.left_out == ("head classifier: its 6 weights are not used",)
     assert loaded.stage == "vqa"
     assert list(loaded.layers) == ["joint.0", "joint.1", "joint.2", "joint.3", "joint.norm", "joint.pooler"]
+
+
+@pytest.mark.parametrize("size", [(48, 48), (60, 90), (90, 60), (40, 66), (40, 67), (40, 300), (200, 41)])
+def test_lengths_are_the_positions_of_text_and_image(model, size):
+    example = tiny.example("0", "two cats sit by the red chairs", tiny.png(tiny.noise(*size)))
+    layer = next(one for one in model.encode([example]) if one.layer == "joint.1")
+    assert model.lengths([example]) == [layer.states.shape[1]]

@@ -1,5 +1,7 @@
 """Extraction: the store, resume, bad rows; the batch changes nothing."""
 
+import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +11,9 @@ import vlprobe
 from toys import Toy, colour_task, png
 from vlprobe.errors import BadRow, StudyError, VlprobeError
 from vlprobe.extraction import Forward, ImageDigests, compute, features, layers_of, left_out, missing, request
-from vlprobe.extraction.encoding import Chunk
+from vlprobe.extraction.batches import FEW, batches, cut
 from vlprobe.pairing import pair
 from vlprobe.store import Store
-from vlprobe.types import FULL
 
 TASK = colour_task()
 EXAMPLES = TASK.splits["all"]
@@ -155,5 +156,30 @@ def test_batches_hold_neighbours_and_not_too_many_positions():
     model.most = 60
     texts = ["x" * n for n in (4, 400, 80, 8, 84, 44, 12, 4, 88)]
     passes = [Forward(replace(EXAMPLES[0], text=text, image=None), f"{n}", ()) for n, text in enumerate(texts)]
-    batches = [[len(each.example.text) for each in batch] for batch in Chunk(model, passes, FULL, "error").batches(3)]
-    assert batches == [[4, 4, 8], [12, 44, 80], [84, 88], [400]]
+    found = [[len(each.example.text) for each in batch] for batch in batches(model, passes, 3)]
+    assert found == [[4, 4, 8], [12, 44, 80], [84, 88], [400]]
+    model.most = 2048
+    assert len(next(batches(model, [*passes] * 9, None))) > FEW
+
+
+def every_cut(count):
+    """Yield all ways to cut a row."""
+    for inside in itertools.product((False, True), repeat=count - 1):
+        edges = [0, *(place for place, here in enumerate(inside, 1) if here), count]
+        yield list(itertools.pairwise(edges))
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "fixed"), [(9, math.inf, 5), (3, math.inf, 0), (9, 30, 5), (4, 1, 2), (9, 60, 64)]
+)
+def test_no_other_cut_takes_fewer_positions(size, most, fixed):
+    draw = np.random.default_rng(size)
+    for _ in range(20):
+        lengths = np.sort(draw.integers(0, 30, 9)).astype(float)
+        allowed = [
+            cuts
+            for cuts in every_cut(9)
+            if all(b - a == 1 or (b - a <= size and lengths[b - 1] * (b - a) <= most) for a, b in cuts)
+        ]
+        takes = {tuple(cuts): sum((b - a) * lengths[b - 1] + fixed for a, b in cuts) for cuts in allowed}
+        assert takes[tuple(cut(lengths, size, most, fixed))] == min(takes.values())

@@ -179,7 +179,7 @@ def test_what_another_version_wrote_is_not_found_and_said_to_be_of_no_use(tmp_pa
 
 
 def test_rows_of_many_shards_are_those_of_one(tmp_path, monkeypatch):
-    """Whole shards and parts of them, in any order of the examples, whichever shard holds what; one reader and several."""
+    """Whole shards and parts of them, in any order of the examples, whichever shard holds what; one reader and more."""
     asked = request(Toy(), EXAMPLES, "word", "first", ImageDigests())
     some = request(Toy(), EXAMPLES[40:3:-2], "word", "first", ImageDigests())
     whole, told = Store(tmp_path / "whole"), []

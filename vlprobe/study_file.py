@@ -59,7 +59,7 @@ class StudyFile(Settings):
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the GPU if there is one."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Inputs at a time through a model. If absent: 32, and on a GPU as many as make it fastest, found by trial."""
+    """Inputs at a time through a model, at most. If absent: as many as make it fastest, on a GPU found by trial."""
 
     @property
     def numbers(self) -> Numbers:

@@ -63,6 +63,10 @@ class Auto(Encoder):
         self.left_out = loaded.left_out
         self.usage = {"assumed": "; ".join(self._assumptions(path, type(self.blocks[0]).__name__))}
 
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return the tokens of each text; images all count alike."""
+        return super().lengths(batch) if self.stream == "vision" else list(self.text.lengths(batch))
+
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the residual stream, and the last hidden state where it is another.
 

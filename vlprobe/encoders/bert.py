@@ -77,6 +77,10 @@ class Bert(Encoder):
         if checkpoint.model_type in POOLING and not self.pooler:
             self.left_out += ("language.pooler is not offered: the checkpoint has no weights for it",)
 
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return the tokens of each text."""
+        return list(self.reader.lengths(batch))
+
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the residual stream over the text and the tokens around it, what is normed, the pooler's output.
 

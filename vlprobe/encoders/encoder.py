@@ -76,13 +76,15 @@ class Encoder(ABC):
         """Return a context in which any image can be encoded, also where a file of features knows only its own."""
         return nullcontext()
 
-    def length(self, example: Example) -> float:
-        """Return about how many positions an example takes: neighbours in length share a batch; here, by its text.
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return about how many positions each example takes: neighbours in length share a batch; here, by its text.
+
+        What can be kept for a later `encode` of the examples may be.
 
         Raises:
             BadRow: an image cannot be opened.
         """
-        return len(example.text or "") / LETTERS
+        return [len(example.text or "") / LETTERS for example in batch]
 
 
 @dataclass(frozen=True)

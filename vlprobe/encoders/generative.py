@@ -80,13 +80,16 @@ class Generative(Encoder):
         """Begin to read the images of a batch."""
         self.images.begin(batch)
 
-    def length(self, example: Example) -> float:
-        """Return about how many positions an example takes: those of the decoder."""
-        image = 0.0
-        if example.image is not None:
-            wide, high = image_size(example.image, example.place)
-            image = self.sight.length((high, wide))
-        return image + super().length(example)
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return about how many positions each example takes: those of the decoder."""
+        found = []
+        for text, example in zip(self.reader.lengths(batch), batch, strict=True):
+            image = 0.0
+            if example.image is not None:
+                wide, high = image_size(example.image, example.place)
+                image = self.sight.length((high, wide))
+            found.append(text + image)
+        return found
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the layers of the vision tower, the connector's, those of the decoder and its final norm.

@@ -47,6 +47,10 @@ class OneStream(Encoder):
         """Return a context in which every image has drawn regions."""
         return self.images.drawn()
 
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return the tokens of each text."""
+        return list(self.text.lengths(batch))
+
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the residual stream over text and regions, the pooler's output.
 

@@ -78,6 +78,14 @@ class PromptReader:
         self.template = template.begun(tokenizer.bos_token)
         self.controls = control_tokens(tokenizer) | {image}
 
+    def lengths(self, batch: Sequence[Example]) -> list[int]:
+        """Return the tokens of each prompt, without those of its image."""
+        prompts = [self.template.write(example.text or "", None)[0] for example in batch]
+        encoded = self.tokenizer(
+            prompts, padding=False, truncation=False, add_special_tokens=self.specials, verbose=False
+        )
+        return [len(ids) for ids in encoded["input_ids"]]
+
     def read(self, batch: Sequence[Example], seen: Sequence[Seen]) -> Prompts:
         """Write and cut the prompts of a batch; no text is read as an empty one.
 

@@ -34,6 +34,18 @@ class Pieces:
     """(batch, position) int32: index into `Example.words`, or -1."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One text, cut into pieces."""
+
+    ids: Sequence[int]
+    """(piece,) token ids."""
+    offsets: Sequence[Span]
+    """(piece,) characters of the text."""
+    special: Sequence[int]
+    """(piece,) 1: put around the text by the tokenizer."""
+
+
 def of_text(pieces: Pieces) -> Positions:
     """Return what the positions of a text are."""
     return pieces.role, pieces.word, np.full((*pieces.role.shape, 4), np.nan, dtype=np.float32)
@@ -61,6 +73,14 @@ class TextReader:
         self.limit = limit
         self.pooled = pooled
         self.fill = fill
+        self._known: dict[str, _Cut] = {}
+
+    def lengths(self, batch: Sequence[Example]) -> list[int]:
+        """Return the tokens of each text, with the padding that is read; `read` need not cut these texts again."""
+        texts = [self._lenient(example) for example in batch]
+        self._known = {}
+        self._known = dict(zip(texts, self._cut(texts), strict=True))
+        return [self.limit if self.fill else len(self._known[text].ids) for text in texts]
 
     def read(self, batch: Sequence[Example]) -> Pieces:
         """Cut the texts of a batch into pieces; no text is read as an empty one.
@@ -70,42 +90,58 @@ class TextReader:
                 as a control token, or has a masked word that the tokenizer has no token for.
         """
         texts, spans = zip(*(self._own_notation(example) for example in batch), strict=True)
-        # verbose=False: the length is our own business, below; padding is done here because a tokenizer.json may
-        # bring truncation and a fixed padding of its own (MiniLM's does: 128).
-        encoded = self.tokenizer(
-            list(texts),
-            padding=False,
-            truncation=False,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            verbose=False,
-        )
-        for example, ids in zip(batch, encoded["input_ids"], strict=True):
-            if len(ids) > self.limit:
+        cuts = self._cut(texts)
+        for example, cut in zip(batch, cuts, strict=True):
+            if len(cut.ids) > self.limit:
                 raise BadRow(
                     example.place or example.id,
-                    f"the text of example {example.id} has {len(ids)} tokens (specials included); the model takes at "
-                    f"most {self.limit}: shorten it, or leave the row out",
+                    f"the text of example {example.id} has {len(cut.ids)} tokens (specials included); the model takes "
+                    f"at most {self.limit}: shorten it, or leave the row out",
                 )
-            if not ids:  # GPT-2's tokenizer sets nothing around a text
+            if not cut.ids:  # GPT-2's tokenizer sets nothing around a text
                 raise BadRow(example.place or example.id, f"the text of example {example.id} is empty: no tokens")
-        longest = self.limit if self.fill else max(len(ids) for ids in encoded["input_ids"])
+        longest = self.limit if self.fill else max(len(cut.ids) for cut in cuts)
         shape = (len(batch), longest)
         ids = np.full(shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros(shape, dtype=bool)
         role = np.zeros(shape, dtype=np.int8)
         word = np.full(shape, -1, dtype=np.int32)
-        for row, tokens in enumerate(encoded["input_ids"]):
-            end = len(tokens)
-            special = np.array(encoded["special_tokens_mask"][row], dtype=bool)
-            refuse_controls(batch[row], np.array(tokens)[~special], self.controls, self.tokenizer)
-            ids[row, :end], mask[row, :end] = tokens, True
+        for row, cut in enumerate(cuts):
+            end = len(cut.ids)
+            special = np.array(cut.special, dtype=bool)
+            refuse_controls(batch[row], np.array(cut.ids)[~special], self.controls, self.tokenizer)
+            ids[row, :end], mask[row, :end] = cut.ids, True
             role[row, :end] = np.where(special, ROLES.index(""), ROLES.index("word"))
             role[row, self._pooled(ids[row], special)] = ROLES.index("cls")
-            offsets = without_marks(encoded.tokens(row), encoded["offset_mapping"][row], texts[row])
-            owner = word_of_piece(offsets, spans[row])
+            owner = word_of_piece(cut.offsets, spans[row])
             word[row, :end] = np.where(special, -1, owner)
         return Pieces(torch.from_numpy(ids), torch.from_numpy(mask), role, word)
+
+    def _cut(self, texts: Sequence[str]) -> list[_Cut]:
+        """Return texts cut into pieces."""
+        found = dict(self._known)
+        if new := [text for text in dict.fromkeys(texts) if text not in found]:
+            # verbose=False: the length is our own business; padding is done in `read` because a tokenizer.json may
+            # bring truncation and a fixed padding of its own (MiniLM's does: 128).
+            encoded = self.tokenizer(
+                new,
+                padding=False,
+                truncation=False,
+                return_offsets_mapping=True,
+                return_special_tokens_mask=True,
+                verbose=False,
+            )
+            for row, text in enumerate(new):
+                offsets = without_marks(encoded.tokens(row), encoded["offset_mapping"][row], text)
+                found[text] = _Cut(encoded["input_ids"][row], offsets, encoded["special_tokens_mask"][row])
+        return [found[text] for text in texts]
+
+    def _lenient(self, example: Example) -> str:
+        """Return the text as the tokenizer writes it; of one that `read` refuses, nothing."""
+        try:
+            return self._own_notation(example)[0]
+        except BadRow:
+            return ""
 
     def _pooled(self, ids: np.ndarray, special: np.ndarray) -> np.ndarray:
         """Return the position of role `cls`, or none.

@@ -61,12 +61,14 @@ class Pair(Encoder):
         """Begin to read the images of a batch."""
         self.images.ahead(batch)
 
-    def length(self, example: Example) -> float:
-        """Return about how many positions an example takes: its text, padded where the model wants it; its patches."""
-        image = 0.0 if example.image is None else self.seen
-        if example.text is None:
-            return image
-        return image + (self.text.limit if self.text.fill else super().length(example))
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return about how many positions each example takes: its text, with the padding that is read; its patches."""
+        texts = [example for example in batch if example.text is not None]
+        cut = iter(self.text.lengths(texts) if texts else ())
+        return [
+            (0.0 if example.image is None else self.seen) + (0.0 if example.text is None else next(cut))
+            for example in batch
+        ]
 
     def read(self, batch: Sequence[Example]) -> tuple[Pieces | None, Grid | None]:
         """Return the texts and the images of a batch, None for what its examples do not have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from vlprobe.types import Example, Hidden
 CLASSES = {"vilt": "ViltModel"}
 TEXT, IMAGE = 0, 1
 """Rows of the table of modality types. Row 2, in checkpoints tuned on NLVR2, is the second image of a pair."""
+LONGER = 1333 / 800
+"""The longer side of an image over the shorter one, at most: beyond, the shorter one is scaled down, too."""
 BASE = {
     "vocab_size": 30522,
     "hidden_size": 768,
@@ -148,13 +151,18 @@ class Vilt(Encoder):
             for layer, states in joint.layers.items()
         ]
 
-    def length(self, example: Example) -> float:
-        """Return about how many positions an example takes: the patches of its image, and its text."""
-        patches = 0
-        if example.image is not None:
-            sides = image_size(example.image, example.place)
-            patches = self.side * round(self.side * max(sides) / min(sides))
-        return patches + super().length(example)
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return how many positions each example takes: its text, the patches of its image, and what stands for it."""
+        return [
+            text + (0 if example.image is None else 1 + self._patches(image_size(example.image, example.place)))
+            for text, example in zip(self.text.lengths(batch), batch, strict=True)
+        ]
+
+    def _patches(self, size: tuple[int, int]) -> int:
+        """Return the patches of an image: the shorter side as long as the trained square, the longer one in bounds."""
+        shorter = self.side * self.patch
+        scale = min(shorter / min(size), int(LONGER * shorter) / max(size))
+        return math.prod(int(side * scale + 0.5) // self.patch for side in size)
 
     def states(
         self,

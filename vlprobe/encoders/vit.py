@@ -79,9 +79,9 @@ class ViT(Encoder):
         """Begin to read the images of a batch."""
         self.reader.ahead(batch)
 
-    def length(self, example: Example) -> float:
-        """Return the positions of an image, where the model takes one size only."""
-        return self.before + math.prod(self.input) / math.prod(self.patch) if self.input else 0
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return the positions of each image, where the model takes one size only."""
+        return [self.before + math.prod(self.input) / math.prod(self.patch) if self.input else 0.0] * len(batch)
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the residual stream over [CLS] and patches, the normed last state, the pooler's output.

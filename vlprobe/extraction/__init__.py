@@ -71,7 +71,7 @@ def compute(
         encoder: the model.
         extractions: what to compute; tasks and conditions that share inputs are run together.
         store: where it goes.
-        batch_size: inputs at a time, see `Chunk.batches`; changes no number beyond float rounding.
+        batch_size: inputs at a time, see `batches`; changes no number beyond float rounding.
         bad_rows: what to do with an input that the model cannot take.
         numbers: how the model is run and its rows are kept; as of the extractions.
         advance: called with the number of inputs done.
@@ -186,7 +186,7 @@ def extract(
         seed: draws the derangement of `mismatched`.
         pooling: a name of `POOLINGS[task.unit]`; the first one there if None.
         store: kept there and read again next time; nowhere if None.
-        batch_size: inputs at a time; None: 32, and on a GPU what a trial finds.
+        batch_size: inputs at a time, at most; None: as many as make it fastest, on a GPU found by trial.
 
     Raises:
         StudyError: unknown condition or pooling, or the model cannot be asked this under this condition.

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from vlprobe.digest import digest
+from vlprobe.extraction.batches import LAUNCHED
 from vlprobe.extraction.passes import Forward
 from vlprobe.store import Store
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
 
-FIRST = 2048
+FIRST = LAUNCHED
 """Positions that are tried first."""
 GAIN = 1.1
 """Twice the positions must run so much faster, or half of them are enough: they take half the memory."""
@@ -117,8 +118,8 @@ def tried(encoder: Encoder, passes: Sequence[Forward], run: Run, clock: Callable
 def _longest(encoder: Encoder, passes: Sequence[Forward]) -> list[tuple[float, Forward]]:
     """Return (positions, input) from the longest on, of the inputs with those modalities that take most positions."""
     alike: dict[tuple[bool, bool], list[tuple[float, Forward]]] = {}
-    for each in passes:
+    for length, each in zip(encoder.lengths([each.example for each in passes]), passes, strict=True):
         key = each.example.text is None, each.example.image is None
-        alike.setdefault(key, []).append((max(encoder.length(each.example), 1.0), each))
+        alike.setdefault(key, []).append((max(length, 1.0), each))
     found = max(sorted(alike.items()), key=lambda item: sum(length for length, _ in item[1]))[1]
     return sorted(found, key=lambda item: (-item[0], item[1].name))

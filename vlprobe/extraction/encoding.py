@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from vlprobe.digest import digest
 from vlprobe.encoders.encoder import profile
 from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.exact import precision
+from vlprobe.extraction.batches import batches
 from vlprobe.extraction.budget import Budget
 from vlprobe.extraction.passes import Forward, lacking
 from vlprobe.extraction.questions import Question
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from vlprobe.extraction.jobs import Job
 
 BadRows = Literal["error", "skip"]
-
-FEW = 32
-"""Inputs at a time, where a study does not say, and no trial has."""
 
 
 def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[int], None]) -> None:
@@ -135,36 +132,12 @@ class Chunk:
             BadRow: an input cannot be encoded or pooled, under `bad_rows="error"`.
             VlprobeError: a layer gives NaN or infinite states.
         """
-        batches = list(self.batches(batch_size))
-        for batch, later in zip(batches, [*batches[1:], ()], strict=True):
+        every = list(batches(self.encoder, self.passes, batch_size))
+        for batch, later in zip(every, [*every[1:], ()], strict=True):
             self.encoder.ahead([each.example for each in later])
             self._run(batch)
             advance(len(batch))
         return {name: self._section(name, rows) for name, rows in self.rows.items()}
-
-    def batches(self, batch_size: int | None) -> Iterator[list[Forward]]:
-        """Yield neighbours in length, all with the same modalities, and not more positions than the model likes.
-
-        Args:
-            batch_size: inputs at a time. None: `FEW`, or, where the model has a budget that was found by trial, as many
-                as have so many positions.
-        """
-        if batch_size is None:
-            found = self.encoder.accelerator and math.isfinite(self.encoder.most)
-            batch_size = len(self.passes) if found else FEW
-        alike: dict[tuple[bool, bool], list[Forward]] = {}
-        for each in self.passes:
-            alike.setdefault((each.example.text is None, each.example.image is None), []).append(each)
-        for _, inside in sorted(alike.items()):
-            lengths = {each.name: self.encoder.length(each.example) for each in inside}
-            batch: list[Forward] = []
-            for each in sorted(inside, key=lambda each: (lengths[each.name], each.name)):
-                longer = lengths[each.name] * (len(batch) + 1)  # the last one is the longest
-                if batch and (len(batch) == batch_size or longer > self.encoder.most):
-                    yield batch
-                    batch = []
-                batch.append(each)
-            yield batch
 
     def _run(self, batch: Sequence[Forward]) -> None:
         """Encode and pool a batch; where it does not fit into memory by halves, where a row is bad one by one."""
@@ -189,7 +162,7 @@ class Chunk:
             torch.cuda.empty_cache()
             half = len(batch) // 2
             if self.budget is not None:
-                self.budget.halve(len(batch) * max(self.encoder.length(each.example) for each in batch))
+                self.budget.halve(len(batch) * max(self.encoder.lengths([each.example for each in batch])))
             self._run(batch[:half])
             self._run(batch[half:])
 

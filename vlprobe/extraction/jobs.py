@@ -34,7 +34,7 @@ class Asked:
     store: Path
     """Folder of the representations."""
     batch_size: int | None
-    """Inputs at a time; None: see `Chunk.batches`."""
+    """Inputs at a time; None: see `batches`."""
     bad_rows: BadRows
     """What to do with an input that the model cannot take."""
     numbers: Numbers
