@@ -1,10 +1,17 @@
 """How fast representations are written and one layer is read, beside NumPy's files and memory maps.
 
 Repeat with `python benchmarks/store.py > benchmarks/store.md` (about a minute; 1.6 GB of disk).
+
+A layer is read in four ways, in turn, each of which ends with the same rows in memory of its own:
+* as a study reads it: rows in the order of its examples, which is no order of the store, where rows are by address;
+* by vlprobe, in the order of the store;
+* plain: the bytes of the layer in the files of the store, one file after the other, neither checked nor put in order;
+* NumPy: one .npy file that holds nothing but this layer, through a memory map.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -20,7 +27,8 @@ from vlprobe.store import Section, Store
 LAYERS, ROWS, WIDTH, SHARD = 13, 20_000, 768, 512
 READS = 7
 """Of each kind, one after the other in turn: the median of them counts."""
-HOME, SECTION = "a" * 64, "input:cls:text"
+REPEATS = 3
+HOME, SECTION, LAYER = "a" * 64, "input:cls:text", "joint.5"
 
 
 def seconds(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -28,6 +36,21 @@ def seconds(run: Callable[[], object], clock: Callable[[], float] = time.perf_co
     start = clock()
     run()
     return clock() - start
+
+
+def plain(store: Store, layer: str) -> np.ndarray:
+    """Return the rows of a layer as the store's files hold them, one after the other, without a check."""
+    rows, done = np.empty((ROWS, WIDTH), np.float32), 0
+    memory = rows.reshape(-1).view(np.uint8).data
+    for path in sorted(store.folder.rglob("*.safetensors")):
+        with path.open("rb", buffering=0) as file:
+            length = int.from_bytes(file.read(8), "little")
+            start, end = json.loads(file.read(length))[f"{SECTION}/{layer}"]["data_offsets"]
+            file.seek(8 + length + start)
+            while start < end:
+                got = file.readinto(memory[done : done + end - start])
+                start, done = start + got, done + got
+    return rows
 
 
 def drop(folder: Path) -> None:
@@ -63,27 +86,32 @@ def write_numpy(folder: Path, layers: dict[str, np.ndarray]) -> None:
             os.fsync(file.fileno())
 
 
-def once(folder: Path, names: list[str], layers: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Return what -> seconds that vlprobe and NumPy take."""
-    plain = folder / "plain"
-    plain.mkdir()
-    wrote = seconds(lambda: write_store(Store(folder / "store"), names, layers))
-    found = {"write": (wrote, seconds(lambda: write_numpy(plain, layers)))}
-    for kind in ("warm", "cold"):
+def once(folder: Path, names: np.ndarray, layers: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Return what -> way -> seconds that it takes."""
+    files = folder / "plain"
+    files.mkdir()
+    text = [name.tobytes().hex() for name in names]
+    wrote = seconds(lambda: write_store(Store(folder / "store"), text, layers))
+    found = {"write": {"study": wrote, "numpy": seconds(lambda: write_numpy(files, layers))}}
+    mixed = names[np.random.default_rng(1).permutation(ROWS)]
+    clocks = {"warm": time.perf_counter, "processor": time.process_time, "cold": time.perf_counter}
+    for kind, clock in clocks.items():
         store = Store(folder / "store")
         store.held(HOME, SECTION)
-        ways = (
-            lambda store=store: store.read(HOME, SECTION, "joint.5", names),
-            lambda: np.array(np.load(plain / "joint.5.npy", mmap_mode="r")),
-        )
-        taken: tuple[list[float], list[float]] = ([], [])
+        ways = {
+            "study": lambda store=store: store.read(HOME, SECTION, LAYER, mixed),
+            "ordered": lambda store=store: store.read(HOME, SECTION, LAYER, names),
+            "plain": lambda store=store: plain(store, LAYER),
+            "numpy": lambda: np.array(np.load(files / f"{LAYER}.npy", mmap_mode="r")),
+        }
+        taken: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(READS):
-            for way, times in zip(ways, taken, strict=True):
-                way()  # whoever first asks the system for fresh memory pays for it
+            for way, read in ways.items():
+                read()  # whoever first asks the system for fresh memory pays for it
                 if kind == "cold":
                     drop(folder)
-                times.append(seconds(way, time.perf_counter if kind == "cold" else time.process_time))
-        found[kind] = statistics.median(taken[0]), statistics.median(taken[1])
+                taken[way].append(seconds(read, clock))
+        found[kind] = {way: statistics.median(times) for way, times in taken.items()}
     return found
 
 
@@ -91,34 +119,39 @@ def main() -> None:
     """Print a page of Markdown."""
     draw = np.random.default_rng(0)
     layers = {f"joint.{k}": draw.standard_normal((ROWS, WIDTH), dtype=np.float32) for k in range(LAYERS)}
-    names = [f"{number:032x}" for number in range(ROWS)]
+    names = np.frombuffer(b"".join(number.to_bytes(16, "big") for number in range(ROWS)), np.uint8).reshape(-1, 16)
     size = ROWS * WIDTH * 4 / 1e6
-    ratios: dict[str, list[float]] = {"write": [], "warm": [], "cold": []}
-    rates: dict[str, list[float]] = {"write": [], "warm": [], "cold": []}
-    for _ in range(3):
+    runs = []
+    for _ in range(REPEATS):
         with tempfile.TemporaryDirectory(dir=".") as name:
-            for kind, (ours, theirs) in once(Path(name), names, layers).items():
-                ratios[kind].append(theirs / ours)
-                rates[kind].append((LAYERS if kind == "write" else 1) * size / ours)
+            runs.append(once(Path(name), names, layers))
     print("# The store's speed\n\nRepeat with `python benchmarks/store.py > benchmarks/store.md`.\n")
     print(
-        f"{ROWS:,} inputs, {LAYERS} layers of {WIDTH}, float32, {LAYERS * size / 1e3:.2f} GB, shards of {SHARD}, "
-        f"one thread ({platform.machine()}), median and range of 3, each of {READS} readings in turn. Beside "
-        "it one .npy file a layer, read through a memory map into memory: files in memory in seconds of the processor, "
-        "others by the clock. vlprobe verifies every tensor's checksum as it reads.\n\n"
-        "| | vlprobe's rate / NumPy's | MB a second |\n|---|---:|---:|"
+        f"{ROWS:,} inputs, {LAYERS} layers of {WIDTH}, float32, {LAYERS * size / 1e3:.2f} GB, shards of {SHARD}; "
+        f"{os.cpu_count()} cores ({platform.machine()}), as many threads of vlprobe's and one of the others'. Rates of "
+        f"vlprobe over those of the other, median and range of {REPEATS}, each of {READS} readings in turn. NumPy: one "
+        ".npy file a layer, read through a memory map into memory. Plain: the bytes of the layer in the store's files, "
+        "read one file after the other, neither checked nor put in order. vlprobe verifies every tensor's checksum and "
+        "puts rows in the order of a study's examples. "
+        f"Others were at work: {os.getloadavg()[0]:.0f} processes waited for a core, on average.\n\n"
+        "| | rate / NumPy's | rate / plain reading's | in the store's order / NumPy's | MB a second |\n"
+        "|---|---:|---:|---:|---:|"
     )
     told = {
         "write": "all layers written and flushed",
         "warm": "one layer read, files in memory",
+        "processor": "the same, in seconds of the processor",
         "cold": "one layer read, from the disk",
     }
     for kind, text in told.items():
-        found = ratios[kind]
-        print(
-            f"| {text} | **{statistics.median(found):.2f}** ({min(found):.2f} to {max(found):.2f}) | "
-            f"{statistics.median(rates[kind]):,.0f} |"
-        )
+        cells = []
+        for way, other in (("study", "numpy"), ("study", "plain"), ("ordered", "numpy")):
+            ratios = [run[kind][other] / run[kind][way] for run in runs if {way, other} <= run[kind].keys()]
+            mark = "**" if other == "numpy" and way == "study" else ""
+            span = ratios and f"{mark}{statistics.median(ratios):.2f}{mark} ({min(ratios):.2f} to {max(ratios):.2f})"
+            cells.append(span or "")
+        rate = statistics.median((LAYERS if kind == "write" else 1) * size / run[kind]["study"] for run in runs)
+        print(f"| {text} | {' | '.join(cells)} | {rate:,.0f} |")
 
 
 if __name__ == "__main__":
