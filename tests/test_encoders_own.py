@@ -86,6 +86,15 @@ def test_its_revision_is_file_class_and_options(study):
         ({"class": "Empty", "options": {}}, "does not define encode"),
         ({"class": "NoLayers", "options": {}}, "does not state `layers`"),
         ({"options": {"tabel": "table.txt"}}, "its options do not fit: missing a required argument: 'table'; it takes"),
+        (
+            {"options": {"table": "tabel.txt"}},
+            "tabel.txt, so that it was given the text 'tabel.txt'; did you mean 'tab",
+        ),
+        (
+            {"options": {"table": "none/t.txt"}},
+            "class Lengths: it cannot be made with its options: AssertionError; opt",
+        ),
+        ({"options": {"table": "table.txt", "times": [2]}}, "it cannot be made with its options: TypeError: can't mul"),
     ],
 )
 def test_mistakes_are_explained(study, entry, message):

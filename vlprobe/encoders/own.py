@@ -41,7 +41,7 @@ def load_own(file: str, kind: str, options: Mapping[str, Any], folder: Path) -> 
         what = "has no class" if found is None else "holds no encoder (a subclass of vlprobe.encoders.encoder.Encoder)"
         raise StudyError(f"{path} {what} '{kind}'{did_you_mean(kind, known)}")
     resolved = {name: _path_or_value(value, folder) for name, value in options.items()}
-    encoder = _construct(path, known[kind], resolved)
+    encoder = _construct(path, known[kind], resolved, folder)
     encoder.revision = _revision(path, kind, resolved)
     return encoder
 
@@ -79,7 +79,7 @@ def _path_or_value(value: Any, folder: Path) -> Any:
         return value
 
 
-def _construct(path: Path, kind: type[Encoder], options: Mapping[str, Any]) -> Encoder:
+def _construct(path: Path, kind: type[Encoder], options: Mapping[str, Any], folder: Path) -> Encoder:
     place = f"{path}, class {kind.__name__}"
     abstract: frozenset[str] = getattr(kind, "__abstractmethods__", frozenset())
     if abstract:
@@ -89,11 +89,30 @@ def _construct(path: Path, kind: type[Encoder], options: Mapping[str, Any]) -> E
     except TypeError as error:
         takes = ", ".join(inspect.signature(kind).parameters) or "none"
         raise StudyError(f"{place}: its options do not fit: {error}; it takes {takes}") from None
-    encoder = kind(**options)
+    try:
+        encoder = kind(**options)
+    except VlprobeError:
+        raise
+    except Exception as error:  # whatever the user's class raises is an error of that class, or of what it was given
+        told = ": ".join(filter(None, (type(error).__name__, str(error))))
+        raise StudyError(f"{place}: it cannot be made with its options: {told}{_no_files(options, folder)}") from error
     for name, form in (("modalities", "('image',)"), ("layers", "{'vision.0': 64}")):
         if not getattr(encoder, name, None):
             raise StudyError(f"{place}: it does not state `{name}`, e.g. {name} = {form}")
     return encoder
+
+
+def _no_files(options: Mapping[str, Any], folder: Path) -> str:
+    """Say which options look like names of files and are none, and so were handed on as texts."""
+    told = ""
+    for name, value in options.items():
+        if isinstance(value, str) and "\n" not in value and ("/" in value or Path(value).suffix):
+            path = resolve_path(value, folder)
+            beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+            told += f"; option {name}: there is no file {path}, so that it was given the text '{value}'"
+            near = did_you_mean(path.name, beside)
+            told += near if near.startswith("; did") else ""  # not all that lies there
+    return told
 
 
 def _revision(path: Path, kind: str, options: Mapping[str, Any]) -> str:
