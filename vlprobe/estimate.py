@@ -81,9 +81,15 @@ def _of_model(waiting: Waiting, file: StudyFile, load: Callable[[str], Encoder])
 
 
 def _batches(passes: Sequence[Forward], size: int) -> list[Sequence[Forward]]:
-    """Return a few batches from all over the inputs, whose names, by which they are sorted, say nothing of them."""
-    chosen = passes[:: max(len(passes) // TRIAL, 1)][:TRIAL]
-    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+    """Return a few batches from all over the inputs, each of neighbours.
+
+    The names by which they are sorted say nothing of them, but for which of them share an image, and so what it costs.
+    """
+    count = min(len(passes), TRIAL)
+    sizes = [min(size, count - first) for first in range(0, count, size)]
+    apart = (len(passes) - count) // max(len(sizes), 1)
+    starts = [number * (size + apart) for number in range(len(sizes))]
+    return [passes[start : start + some] for start, some in zip(starts, sizes, strict=True)]
 
 
 def _seconds(model: Encoder, batch: Sequence[Forward], file: StudyFile) -> float:

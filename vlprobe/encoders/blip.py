@@ -94,8 +94,9 @@ class Blip(Fusion):
             layers |= {f"language.{index}": state for index, state in enumerate(states)}
             if self.model.text_proj is not None:
                 layers["language.projection"] = self.model.text_proj(states[-1][:, 0])
-            if seen is not None:
+            if grid is not None and seen is not None:
                 ids[:, 0] = self.start
+                seen = grid.each(seen)
                 image = {"encoder_hidden_states": seen, "encoder_attention_mask": torch.ones_like(seen[..., 0]).long()}
                 states = self._read_text(ids, pieces, **image)
                 layers |= {f"joint.{index}": state for index, state in enumerate(states)}

@@ -12,7 +12,7 @@ from vlprobe.encoders.fusion import Fusion, side_by_side
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.processors import load_processor, load_tokenizer
-from vlprobe.encoders.taps import residual_blocks, tap
+from vlprobe.encoders.taps import altered, residual_blocks, tap
 from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
 from vlprobe.encoders.towers import of_image
 
@@ -70,8 +70,10 @@ class BridgeTower(Fusion):
             tap(self.crosses[0], chained=False) as words,
             tap(self.crosses[1], chained=False) as patches,
         ):
-            if texts and image:
-                output = self.model(**texts, **image)
+            if texts and grid is not None:
+                # What the cross layers are given of the image encoder comes through this norm, layer by layer.
+                with altered(self.model.vision_model.visual.ln_post, grid.each):
+                    output = self.model(**texts, **image)
             elif texts:
                 self.model.text_model(**texts)
             else:

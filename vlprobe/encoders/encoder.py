@@ -32,6 +32,8 @@ class Encoder(ABC):
     alone, once for all that it is paired with. Empty: a stream may depend on all that the model reads."""
     masks: bool = True
     """Whether it was trained with a token for a masked word; a model that reads no text leaves this as it is."""
+    neighbours: bool = False
+    """Whether examples of one image are to be in one batch: `encode` then runs an encoder of images once for them."""
     layers: Mapping[str, int]
     """Layer address -> width of its states, in order of depth, as `encode` returns them."""
 

@@ -13,7 +13,7 @@ from vlprobe.encoders.fusion import STREAMS, Fusion, everywhere, side_by_side
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.processors import load_processor, load_tokenizer
-from vlprobe.encoders.taps import residual_blocks, tap
+from vlprobe.encoders.taps import altered, residual_blocks, tap
 from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
 from vlprobe.encoders.towers import of_image
 from vlprobe.errors import CheckpointError
@@ -72,6 +72,7 @@ class Flava(Fusion):
             tap(self.blocks["language"]) as language,
             tap(self.blocks["vision"]) as vision,
             tap(self.blocks["joint"]) as joint,
+            altered(self.model.image_to_mm_projection, grid.each if grid is not None else lambda states: states),
         ):
             output = self.model(**inputs)
         layers: dict[str, torch.Tensor] = {}

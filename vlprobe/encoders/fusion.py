@@ -23,16 +23,21 @@ class Fusion(Pair):
     """An encoder of texts, `language`, one of images, `vision`, and layers in which both meet, `joint`.
 
     Given a text alone, or an image alone, the layers that it does not reach have no positions, and pooling leaves them
-    out. A family states how it is run, and what the positions of `joint` are.
+    out. An image that several examples of a batch show is read and encoded once. A family states how it is run, and
+    what the positions of `joint` are.
     """
+
+    neighbours = True
 
     @abstractmethod
     def states(self, pieces: Pieces | None, grid: Grid | None) -> Mapping[str, torch.Tensor]:
         """Return layer address -> (batch, position, width), or (batch, width) of a vector, of the layers reached.
 
+        Those of `vision` are of images instead of examples: (image, ...).
+
         Args:
             pieces: None: image alone.
-            grid: None: text alone.
+            grid: each image once, see `Grid.shown`; None: text alone.
         """
 
     @abstractmethod
@@ -47,6 +52,21 @@ class Fusion(Pair):
         """
         return super().read(batch if "text" in self.modalities else [replace(one, text=None) for one in batch])
 
+    def grid(self, batch: Sequence[Example]) -> Grid:
+        """Read the images of a batch, each once; the positions are those of the examples.
+
+        Raises:
+            BadRow, CheckpointError: see `ImageReader.grid`.
+        """
+        first = {example.image: example for example in reversed(batch)}
+        images = list(dict.fromkeys(example.image for example in batch))
+        grid = super().grid([first[image] for image in images])
+        if len(images) == len(batch):
+            return grid
+        place = {image: number for number, image in enumerate(images)}
+        shown = [place[example.image] for example in batch]
+        return replace(grid, role=grid.role[shown], word=grid.word[shown], box=grid.box[shown], shown=tuple(shown))
+
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the layers of both encoders and those in which they meet.
 
@@ -56,6 +76,8 @@ class Fusion(Pair):
         pieces, grid = self.read(batch)
         with as_asked(self.device):
             states = self.states(pieces, grid)
+        if grid is not None and grid.shown:
+            states = {name: grid.each(one) if name.startswith("vision.") else one for name, one in states.items()}
         what: dict[str, Positions] = {}
         if pieces is not None:
             what["language"] = of_text(pieces)

@@ -20,7 +20,7 @@ class Grid:
     """A batch of images for a model, and what its positions are."""
 
     pixels: torch.Tensor
-    """(batch, channel, height, width) float32; of NaFlex: (batch, patch, number)."""
+    """(image, channel, height, width) float32; of NaFlex: (image, patch, number)."""
     role: np.ndarray
     """(batch, position) int8: index into `ROLES`."""
     word: np.ndarray
@@ -31,6 +31,12 @@ class Grid:
     """Rows and columns of patches of each image, where they differ."""
     frames: tuple[Frame, ...] = ()
     """Where the pixels of each image lie, where positions differ from layer to layer."""
+    shown: tuple[int, ...] = ()
+    """Of each example, the image that it shows, where fewer images than examples were read; empty: its own."""
+
+    def each(self, states: torch.Tensor) -> torch.Tensor:
+        """Return (batch, ...) states of the examples, of (image, ...) states of the images."""
+        return states[list(self.shown)] if self.shown else states
 
 
 class ImageReader:

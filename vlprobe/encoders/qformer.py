@@ -70,7 +70,7 @@ class QFormer(Fusion):
             with tap(self.vision) as states:
                 seen = self.model.vision_model(pixel_values=grid.pixels.to(self.device)).last_hidden_state
             layers |= {f"vision.{index}": state for index, state in enumerate(states)} | {"vision.norm": seen}
-            count = self.queries
+            count, seen = self.queries, grid.each(seen)
             parts.append(self.model.query_tokens.expand(len(seen), -1, -1))
             masks.append(torch.ones(len(seen), count, dtype=torch.long, device=self.device))
             asked = {"encoder_hidden_states": seen, "encoder_attention_mask": torch.ones_like(seen[..., 0]).long()}

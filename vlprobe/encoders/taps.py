@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -108,6 +108,13 @@ def outputs(points: Sequence[tuple[nn.Module, int]]) -> Iterator[list[torch.Tens
     hooks = [module.register_forward_hook(keep(part)) for module, part in points]
     with _removed(hooks):
         yield states
+
+
+@contextmanager
+def altered(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Let a module put out, in place of a tensor, what a function makes of it."""
+    with _removed([module.register_forward_hook(lambda module, given, output: change(output))]):
+        yield
 
 
 @contextmanager

@@ -37,11 +37,26 @@ def batches(encoder: Encoder, passes: Sequence[Forward], batch_size: int | None)
     for each in passes:
         alike.setdefault((each.example.text is None, each.example.image is None), []).append(each)
     for _, inside in sorted(alike.items()):
-        found = zip(encoder.lengths([each.example for each in inside]), inside, strict=True)
-        ordered = sorted(found, key=lambda one: (one[0], one[1].name))
+        found = list(zip(encoder.lengths([each.example for each in inside]), inside, strict=True))
+        ordered = _by_image(found) if encoder.neighbours else sorted(found, key=_place)
         lengths = np.array([length for length, _ in ordered])
         for start, end in cut(lengths, batch_size, encoder.most, LAUNCHED if encoder.accelerator else FIXED):
             yield [each for _, each in ordered[start:end]]
+
+
+def _place(one: tuple[float, Forward]) -> tuple[float, str]:
+    return one[0], one[1].name
+
+
+def _by_image(found: Sequence[tuple[float, Forward]]) -> list[tuple[float, Forward]]:
+    """Return (positions, input) with those of one image side by side, all as long as the longest of them."""
+    families: dict[object, list[tuple[float, Forward]]] = {}
+    for one in sorted(found, key=_place):
+        image = one[1].example.image
+        families.setdefault(one[1].name if image is None else image, []).append(one)
+    return [
+        (family[-1][0], each) for family in sorted(families.values(), key=lambda f: _place(f[-1])) for _, each in family
+    ]
 
 
 def cut(lengths: np.ndarray, size: int, most: float, fixed: float) -> list[tuple[int, int]]:

@@ -25,6 +25,8 @@ VERSION = 3
 """Part of every address: raise it when the same input would no longer give the same features."""
 LENGTH = 32
 """Hexadecimal digits of a question's address."""
+PICTURE = 6
+"""Bytes of the address of a pair that are its image's."""
 
 
 class ImageDigests(Mapping[str, str]):
@@ -103,7 +105,8 @@ class Questions(Sequence[Question]):
     names: np.ndarray
     """(question, 16) uint8: content addresses."""
     inputs: np.ndarray
-    """(2, question, 16) uint8: content addresses of what the model is run on, their first halves and their second."""
+    """(2, question, 16) uint8: content addresses of what the model is run on, their first halves and their second;
+    those of one image with several texts begin alike, so that inputs in the order of addresses have them together."""
     kinds: tuple[str, ...]
     """Sections, sorted."""
     kind: np.ndarray
@@ -289,6 +292,8 @@ def _questions(examples: Examples, unit: Unit, how: str, images: ImageDigests) -
         name = digest(example.text, picture, example.words, example.boxes, units)
         names[i] = np.frombuffer(bytes.fromhex(name[:LENGTH]), np.uint8)
         run = bytes.fromhex(digest(example.text, picture, example.boxes))
+        if example.text is not None and example.image is not None:
+            run = bytes.fromhex(picture[: 2 * PICTURE]) + run[PICTURE:]
         inputs[:, i] = np.frombuffer(run, np.uint8).reshape(2, 16)
         given = [side for side, there in (("text", example.text), ("image", example.image)) if there is not None]
         kind[i] = kinds.setdefault(":".join((unit, how, "+".join(given) or "nothing")), len(kinds))
