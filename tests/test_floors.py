@@ -24,7 +24,7 @@ FLOORS = [
     ["extraction", "results", "study_file", "comparisons", "listening"],
     ["tasks", "encoders", "probes", "pairing", "pooling", "splits"],
     ["statistics", "exchange", "store", "engines", "regions", "scenes"],
-    ["settings", "images", "digest", "exact", "device", "examples"],
+    ["settings", "images", "digest", "exact", "device", "examples", "predictions"],
     ["types"],
     ["stored", "records", "ledger"],
     ["errors", "schemas"],

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from test_study import study
 from toys import Toy
 from vlprobe.errors import DataError
-from vlprobe.results import KINDS, Results, write_result
+from vlprobe.predictions import KINDS
+from vlprobe.results import Results, write_result
 from vlprobe.statistics import score
 from vlprobe.types import Predictions, Result, Sent
 
@@ -63,13 +65,37 @@ def test_predictions_are_there_before_their_result(tmp_path, monkeypatch):
 def test_a_file_that_could_not_be_written_leaves_no_result(tmp_path, monkeypatch):
     def full(file, **arrays):
         file.write(b"half")
-        raise OSError("no space left")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(DataError, match=r"No space left.*what is finished is kept.*--output"):
         Results(tmp_path).add(RESULT, ANSWERS)
     assert Results(tmp_path).all() == []
-    assert not (tmp_path / "predictions" / "abc.npz").exists()
+    assert not list((tmp_path / "predictions").iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", ["results.jsonl", "study.json"])
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch, name):
+    results = Results(tmp_path)
+    results.add(RESULT, ANSWERS)
+    results.describe({"kept": 1})
+    other = replace(RESULT, key="def")
+    opened = Path.open
+
+    def full(path, mode="r", *given, **settings):
+        writes = path.name.startswith(name) and mode != "r"
+        return opened(Path("/dev/full") if writes else path, mode, *given, **settings)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DataError, match=r"No space left.*what is finished is kept.*--output"):
+        results.describe({"kept": 2}) if name == "study.json" else results.add(other, ANSWERS)
+    monkeypatch.undo()
+    again = Results(tmp_path)
+    assert [result.key for result in again.all()] == ["abc"] and again.description() == {"kept": 1}
+    again.add(other, ANSWERS)
+    assert [result.key for result in Results(tmp_path).all()] == ["abc", "def"]
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_two_processes_write_the_same_bytes(tmp_path):

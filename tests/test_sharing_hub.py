@@ -88,7 +88,7 @@ def test_what_is_pushed_is_a_results_folder(results, hub, tmp_path):
     assert str(read_contents(tmp_path / "there")["tasks"]) == str(read_contents(results)["tasks"])
     there = Results(tmp_path / "there")
     for key in {result.key for result in mine}:
-        assert there.packed(key) == (results / "predictions" / f"{key}.npz").read_bytes()
+        assert there.files.packed(key) == (results / "predictions" / f"{key}.npz").read_bytes()
         assert (there.predictions(key).predicted == Results(results).predictions(key).predicted).all()
     assert push(tmp_path / "there", "me/again") and hub.repositories["me/again"]["files"] == repository["files"]
 

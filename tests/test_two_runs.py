@@ -31,7 +31,7 @@ class Run(Planted):
         target = np.full(len(ids), target) if isinstance(target, str) else np.asarray(target)
         predicted = np.where(right, target, "other") if target.dtype.kind == "U" else target + ~np.asarray(right)
         group = ids if group is None else np.asarray(group)
-        self.results._write_predictions(key, Predictions(ids, np.zeros(len(ids), np.int32), group, target, predicted))
+        self.results.files.write(key, Predictions(ids, np.zeros(len(ids), np.int32), group, target, predicted))
         return self
 
 

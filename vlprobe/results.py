@@ -10,37 +10,22 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
-
-import numpy as np
+from typing import Any, TypeVar
 
 from vlprobe.errors import DataError
-from vlprobe.types import Predictions, Result, Sent
+from vlprobe.predictions import PredictionFiles, unwritable, writing
+from vlprobe.types import Predictions, Result
 
 T = TypeVar("T")
 
 SCHEMA = 1
 """Version of what a results folder holds. Raise it when the fields of a file change their names or their meaning."""
 
-KINDS = {"id": "U", "index": "i", "group": "U", "target": "Uf", "predicted": "Uf"}
-"""Array of a predictions file -> the dtype kinds that it may have: text, whole numbers, floats; never objects."""
-SENT = KINDS | {"bits": "f"}
-"""The same, of a probe that sends labels."""
-
 DIGITS = 16
 """Of a result's key, by which `study.json` names it."""
-
-PACKED = "predictions.zip"
-"""The same files in one, as which they come from the hub, where folders hold thousands of files at most."""
-
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises over files that are no archive of arrays."""
 
 
 class Results:
@@ -63,35 +48,15 @@ class Results:
         self._torn = False
         self._written: dict[tuple[str, str, str, str], Result] = {}
         self._whole: set[str] = set()
-        self._packed = self._open_packed()
-        beside = {path.name for path in self._predictions.glob("*.npz")}
-        beside |= set(self._packed.namelist()) if self._packed else set()
+        self.files = PredictionFiles(folder)
+        """The answers beside the results."""
+        beside = self.files.keys()
         for result in self._read():
             self._written[_identity(result)] = result
-            if f"{result.key}.npz" in beside:
+            if result.key in beside:
                 self.known[result.key] = result
             else:
                 self.bare.add(result.key)
-
-    @property
-    def _predictions(self) -> Path:
-        return self.folder / "predictions"
-
-    def _open_packed(self) -> zipfile.ZipFile | None:
-        """Open `predictions.zip`, where there is one: for good, since its table of contents is long."""
-        path = self.folder / PACKED
-        if not path.exists():
-            return None
-        try:
-            return zipfile.ZipFile(path)
-        except UNREADABLE as error:
-            raise DataError(f"{path}: cannot be read ({error}); fetch it again") from None
-
-    def _open(self, path: Path) -> BinaryIO:
-        """Open a predictions file, that of the folder rather than the one that was packed."""
-        if self._packed is None or path.exists():
-            return path.open("rb")
-        return BytesIO(self._packed.read(path.name))
 
     def _read(self) -> list[Result]:
         if not self.file.exists():
@@ -123,9 +88,13 @@ class Results:
         Args:
             result: what to append.
             predictions: its answers; None where those of its key are there, being another model's or condition's too.
+
+        Raises:
+            DataError: the disk is full, or the folder cannot be written to.
         """
         if predictions is not None:
-            self._write_predictions(result.key, predictions)
+            self.files.write(result.key, predictions)
+            self._whole.add(result.key)
             self.bare.discard(result.key)
         self.known[result.key] = result
         there = self._written.get(_identity(result))
@@ -133,11 +102,14 @@ class Results:
         line = write_result(result)
         if there and write_result(there) == line:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._torn:
-            self._cut_torn()
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._torn:
+                self._cut_torn()
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:  # a line that was cut short is a torn one, which whoever writes next takes away
+            raise unwritable(self.folder, error) from error
 
     def _cut_torn(self) -> None:
         """Take a torn last line away, as late as it must be: who only reads leaves the file of another run alone."""
@@ -153,25 +125,9 @@ class Results:
         Raises:
             DataError: they are missing or damaged.
         """
-        path = self._predictions / f"{key}.npz"
-        try:
-            with self._open(path) as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in (SENT if "bits" in file else KINDS)}
-        except UNREADABLE as error:
-            raise DataError(f"{path}: cannot be read ({error}); run the study again, which makes it anew") from None
-        _check(arrays, path)
+        found = self.files.read(key)
         self._whole.add(key)
-        return Sent(**arrays) if "bits" in arrays else Predictions(**arrays)
-
-    def packed(self, key: str) -> bytes:
-        """Return the file of one result's answers as it is.
-
-        Raises:
-            DataError: it is missing or damaged.
-        """
-        self.predictions(key)
-        with self._open(self._predictions / f"{key}.npz") as opened:
-            return opened.read()
+        return found
 
     def check(self, key: str) -> None:
         """Read a known result's predictions once; where they are damaged, the result is known no longer."""
@@ -182,20 +138,6 @@ class Results:
         except DataError:
             del self.known[key]
             self.bare.add(key)
-
-    def _write_predictions(self, key: str, predictions: Predictions) -> None:
-        """Write all of a file or nothing; two processes that write the same key write the same bytes."""
-        self._predictions.mkdir(parents=True, exist_ok=True)
-        path = self._predictions / f"{key}.npz"
-        arrays = {name: getattr(predictions, name) for name in (SENT if isinstance(predictions, Sent) else KINDS)}
-        _check(arrays, path)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        self._whole.add(key)
 
     def describe(self, content: Mapping[str, Any]) -> None:
         """Write `study.json`, all of it or nothing."""
@@ -217,21 +159,16 @@ class Results:
         return {name: value for name, value in content.items() if name != "schema"}
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file of the folder, with its schema, all of it or nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write a JSON file of the folder, with its schema, all of it or nothing.
+
+        Raises:
+            DataError: the disk is full, or the folder cannot be written to.
+        """
         temporary = self.folder / f"{name}.{os.getpid()}.tmp"
         text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(self.folder / name)
-
-
-def _check(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    for name, array in arrays.items():
-        if array.ndim != 1 or len(array) != len(arrays["id"]) or array.dtype.kind not in SENT[name]:
-            raise DataError(
-                f"{path}: '{name}' is {array.dtype} of shape {array.shape} beside {len(arrays['id'])} ids; "
-                "it must be text or numbers, one a row. Remove the file and run the study again"
-            )
+        with writing(self.folder, temporary):
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(self.folder / name)
 
 
 def read_results(folder: str | Path) -> list[Result]:

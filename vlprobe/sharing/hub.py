@@ -12,9 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from vlprobe import __version__
 from vlprobe.errors import StudyError, VlprobeError
+from vlprobe.predictions import PACKED
 from vlprobe.report.contents import read_contents
 from vlprobe.report.tables import in_text, main_table, markdown
-from vlprobe.results import PACKED
 from vlprobe.settings import parse
 from vlprobe.sharing.card import data, repeat
 from vlprobe.sharing.features import INDEX, write_features

@@ -17,7 +17,8 @@ from huggingface_hub import get_token
 
 from vlprobe.errors import DataError
 from vlprobe.findings import FILE, RELIANCE_FILE, read_findings, read_reliance
-from vlprobe.results import PACKED, Results, of_study, write_result
+from vlprobe.predictions import PACKED
+from vlprobe.results import Results, of_study, write_result
 from vlprobe.similarity.alike import FILE as SIMILARITY_FILE
 
 Outgoing = dict[str, bytes | Path]
@@ -60,7 +61,7 @@ def _pack(results: Results, keys: Sequence[str], path: Path) -> Path:
     """Write the predictions of some results into one file, the same bytes whenever it is written."""
     with zipfile.ZipFile(path, "w") as packed:  # not compressed once more
         for key in keys:
-            packed.writestr(zipfile.ZipInfo(f"{key}.npz"), results.packed(key))
+            packed.writestr(zipfile.ZipInfo(f"{key}.npz"), results.files.packed(key))
     return path
 
 
