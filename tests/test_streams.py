@@ -17,6 +17,7 @@ from vlprobe.listening import Layer
 from vlprobe.probes.linear import Ridge
 from vlprobe.probes.streaming import stream_discriminant, stream_ridge
 from vlprobe.report.contents import read_contents
+from vlprobe.report.figures import curves_figure, heat_figure
 from vlprobe.report.page import page
 from vlprobe.report.summary import summarise
 from vlprobe.report.tables import long_table, main_table, markdown
@@ -267,8 +268,20 @@ def test_it_is_never_passed_off_as_the_linear_probe(tmp_path, full, capsys):
     table = markdown(main_table(made))
     assert re.search(r"[01]\.\d{3} \(joint.1, streaming-lda\)", table) and "no finding is of them" in table
     assert not main_table(made).bold and not made["lacking"]
-    assert len(long_table(made).rows) == sum(not result.layer for result in results)
+    rows = [dict(zip(long_table(made).columns, row, strict=True)) for row in long_table(made).rows]
+    told = {(r["condition"], r["layer"], r["control"]): r for r in rows}
+    for result in results:
+        row = told[result.condition, result.layer, result.control]
+        assert float(row["score"]) == result.score and row["probe"] == (result.probe if result.layer else "")
+    assert len(rows) == len(results) and "They are not the linear probe" in long_table(made).caption
+    assert [r["layer"] for r in rows if "best" in r["chosen"] and r["condition"] == "matched"] == ["joint.1"]
+    task = made["tasks"]["colour"]
+    (figure,) = curves_figure("colour", task, made["conditions"]).to_dict()["concat"]
+    assert figure["title"]["text"] == "toy, streaming-lda" and '"diamond"' in json.dumps(figure)
+    assert '"circle"' not in json.dumps(figure) and heat_figure("colour", task) is None  # compared with nothing
     written = page(made)
+    assert "<h4>toy, streaming-lda</h4>" in written and "Hollow diamonds: streaming-lda" in written
+    assert re.search(r"toy, joint.1, matched, streaming-lda: [01]\.\d{3} \[.*best on the validation part", written)
     assert "joint.1, streaming-lda" in written and "no finding is of them" in written
     linear = study(tmp_path, **settings)
     with pytest.MonkeyPatch.context() as patch:

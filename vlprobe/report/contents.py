@@ -112,12 +112,16 @@ def _described(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def curves(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one row for every model, condition and layer: score, interval, and the controls that look at the layer."""
+    """Return one row for every model, condition and layer: score, interval, and the controls that look at the layer.
+
+    `streamed` names the probe where representations were not kept; it is empty for the linear one.
+    """
     rows = []
     for model, cells in task["rows"].items():
         for condition, cell in cells.items():
-            for layer in in_order(cell["layers"]):
-                at = cell["layers"][layer]
+            probed = cell.get("streamed", cell)
+            for layer in in_order(probed["layers"]):
+                at = probed["layers"][layer]
                 rows.append(
                     {
                         "model": model,
@@ -128,8 +132,9 @@ def curves(task: Mapping[str, Any]) -> list[dict[str, Any]]:
                         "low": at["low"],
                         "high": at["high"],
                         "n": at["n_test"],
-                        "best": layer == cell["layer"],
+                        "best": layer == probed["layer"],
                         "beneath": at["beneath"],
+                        "streamed": probed.get("probe", ""),
                     }
                 )
     return rows

@@ -31,6 +31,7 @@ DASHES = {
 """Control -> how its line is dashed."""
 LAYERED = {"shuffled-labels": "shuffled labels", "random-init": "untrained"}
 """Controls that have a line by layer -> what they are called."""
+HOLLOW = "Diamonds: streaming probes, which are not the linear one, and are to be compared with one another only."
 WIDTH, HEIGHT, GAP = 210, 130, 8
 """Of a panel without its axes, and between the parts of one, in pixels."""
 
@@ -96,9 +97,17 @@ def _stream(
         for own in (True, False)
     ]
     bars = base.mark_rule(strokeWidth=1, opacity=0.5, aria=False).encode(y=alt.Y("low:Q", **y), y2="high:Q")
-    size = {"expr": "(datum.best ? 90 : 30) * (datum.condition == 'matched' ? 1 : 0.45)"}  # what lies below is seen
-    points = base.mark_point(filled=True, opacity=1, size=size).encode(y=alt.Y("score:Q", **y), description="told:N")
-    return alt.layer(*_controls(rows, task["rows"][model].get("matched", {}), x, y, legend), band, bars, *lines, points)
+    seen = "(datum.best ? 90 : 30) * (datum.condition == 'matched' ? 1 : 0.45)"  # what lies below is seen
+    size = {"expr": f"{seen} * (datum.streamed ? 1.8 : 1)"}
+    marks = [
+        base.mark_point(
+            filled=not hollow, shape="diamond" if hollow else "circle", opacity=1, size=size, strokeWidth=1.2
+        )
+        .encode(y=alt.Y("score:Q", **y), description="told:N")
+        .transform_filter(f"(datum.streamed != '') == {str(hollow).lower()}")
+        for hollow in dict.fromkeys(bool(row["streamed"]) for row in rows)
+    ]
+    return alt.layer(*_controls(rows, task["rows"][model].get("matched", {}), x, y, legend), band, bars, *lines, *marks)
 
 
 def _controls(
@@ -140,9 +149,20 @@ def _controls(
 def _told(row: Mapping[str, Any]) -> str:
     bounds = f"[{row['low']:.3f}, {row['high']:.3f}]"
     best = ", best on the validation part" if row["best"] else ""
-    return (
-        f"{short(row['model'])}, {row['layer']}, {row['condition']}: {row['score']:.3f} {bounds}, n = {row['n']}{best}"
-    )
+    probe = f", {row['streamed']}" if row["streamed"] else ""
+    who = f"{short(row['model'])}, {row['layer']}, {row['condition']}{probe}"
+    return f"{who}: {row['score']:.3f} {bounds}, n = {row['n']}{best}"
+
+
+def titled(task: Mapping[str, Any], model: str) -> str:
+    """Return what stands above a model's panel: its name, and the streaming probe where that is what listened."""
+    probes = [row["streamed"] for row in task["curves"] if row["model"] == model and row["streamed"]]
+    return ", ".join(dict.fromkeys([short(model), *probes]))
+
+
+def drawn(task: Mapping[str, Any], model: str) -> bool:
+    """Say whether a model has a panel: whether some probe scored one of its layers."""
+    return any(row["model"] == model and not math.isnan(row["score"]) for row in task["curves"])
 
 
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,21 +174,33 @@ def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
 def curves_figure(name: str, task: Mapping[str, Any], conditions: Sequence[str]) -> alt.ConcatChart | None:
     """Return the panels of all models on one task, with a legend: for a paper; None where no model has a score."""
     panels = [
-        panel(task, model, conditions, legend=True).properties(title=alt.TitleParams(short(model), anchor="start"))
-        for model, cells in task["rows"].items()
-        if any("layer" in cell for cell in cells.values())
+        panel(task, model, conditions, legend=True).properties(
+            title=alt.TitleParams(titled(task, model), anchor="start")
+        )
+        for model in task["rows"]
+        if drawn(task, model)
     ]
     if not panels:
         return None
+    said = [HOLLOW] if any(row["streamed"] for row in task["curves"]) else []
     title = alt.TitleParams(
-        f"{name}: {METRICS.get(task['metric'], task['metric'])} by layer", anchor="start", fontSize=14
+        f"{name}: {METRICS.get(task['metric'], task['metric'])} by layer",
+        anchor="start",
+        fontSize=14,
+        subtitle=said,
+        subtitleColor=INK,
+        subtitleFontSize=10,
     )
     return alt.concat(*panels, columns=3, spacing=24, title=title)
 
 
 def heat_figure(name: str, task: Mapping[str, Any]) -> alt.LayerChart | None:
-    """Return models by layers of one task, matched: how bright a cell is says its score; None where there is none."""
-    rows = [row for row in task["curves"] if row["condition"] == "matched" and not math.isnan(row["score"])]
+    """Return models by layers of one task, matched: how bright a cell is says its score; None where there is none.
+
+    Linear probes alone: what stands in one figure is compared.
+    """
+    linear = [row for row in task["curves"] if not row["streamed"]]
+    rows = [row for row in linear if row["condition"] == "matched" and not math.isnan(row["score"])]
     if not rows:
         return None
     layers = in_order({row["layer"] for row in rows})

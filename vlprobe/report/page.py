@@ -16,7 +16,7 @@ from markupsafe import Markup
 from vlprobe.probes import CONTROLS
 from vlprobe.report.alike import MOST, moved, pairs
 from vlprobe.report.alike_figure import alike_figure
-from vlprobe.report.figures import DASHES, colours, heat_figure, inline, panel, reliance_figure, short
+from vlprobe.report.figures import DASHES, colours, drawn, heat_figure, inline, panel, reliance_figure, short, titled
 from vlprobe.report.layers import last_layer
 from vlprobe.report.overview import SAID
 from vlprobe.report.published import beside, sources_of
@@ -86,8 +86,7 @@ def _figure_of(finding: Mapping[str, Any], contents: Mapping[str, Any]) -> str:
     task = contents["tasks"][finding["task"]]
     if finding["kind"] in LOSSES and task["reliance"]:
         return f"lost-{finding['number']}"
-    drawn = any("layer" in cell for cell in task["rows"].get(finding["label"], {}).values())
-    if drawn and finding["label"] in contents["models"]:
+    if drawn(task, finding["label"]) and finding["label"] in contents["models"]:
         return f"panel-{finding['number']}-{contents['models'].index(finding['label']) + 1}"
     return f"task-{finding['number']}"
 
@@ -165,9 +164,9 @@ def _top(task: Mapping[str, Any]) -> float:
 def _figures(name: str, task: Mapping[str, Any], contents: Mapping[str, Any], numbers: Iterator[int]) -> dict[str, Any]:
     panels = []
     for model in contents["models"]:
-        if any("layer" in cell for cell in task["rows"].get(model, {}).values()):
-            drawn = panel(task, model, contents["conditions"])
-            panels.append((model, inline(drawn, f"{name}, {short(model)}: score by layer", next(numbers))))
+        if drawn(task, model):
+            chart, title = panel(task, model, contents["conditions"]), titled(task, model)
+            panels.append((model, title, inline(chart, f"{name}, {title}: score by layer", next(numbers))))
     heat = heat_figure(name, task)
     told = f"{name}: score of every model at every layer"
     return {"panels": panels, "heat": None if heat is None else inline(heat, told, next(numbers))}
@@ -238,10 +237,8 @@ def _dashes(contents: Mapping[str, Any]) -> dict[str, str]:
     for task in contents["tasks"].values():
         for cells in task["rows"].values():
             cell = cells.get("matched", {})
-            there |= {
-                *cell.get("alone", {}),
-                *(name for layer in cell.get("layers", {}).values() for name in layer["beneath"]),
-            }
+            layers = cell.get("streamed", cell).get("layers", {})
+            there |= {*cell.get("alone", {}), *(name for layer in layers.values() for name in layer["beneath"])}
     names = {
         "bag-of-words": "words",
         "n-grams": "words",

@@ -19,7 +19,7 @@ def summarise(results: Iterable[Result], findings: Sequence[Finding] = ()) -> di
     part in the choice), with its mean test score, the interval that holds every seed's interval, and the controls
     beside it; under `alone`, those that look at no layer and that the model has to beat; under `layers`, the same of
     every layer, its controls under `beneath`; under `beside`, what other probes made of the best layer; where there is
-    no linear probe, under `streamed`, what the streaming one made of the layer best for it. `surface` is
+    no linear probe, under `streamed`, what the streaming one made of the layer best for it, and of all. `surface` is
     {condition: {control: score}} of the controls that look at no layer, and so are the same for all models. A verdict
     says where the model takes the target from, what it does not see, whether matched was shown to differ from
     mismatched, and which controls a probe that beats the majority class was not shown to beat.
@@ -120,8 +120,13 @@ def _streamed(results: Sequence[Result]) -> dict[str, Any]:
         return {}
     means = {layer: _mean([each.validation for each in inside]) for layer, inside in by_layer.items()}
     best = max(means, key=lambda layer: -math.inf if math.isnan(means[layer]) else means[layer])
-    told = {"probe": rows[0].probe, "layer": best, "shuffled": _shuffled(rows, best)}
-    return _layer(by_layer[best]) | told
+    layers = {name: _layer(inside) | _beneath(rows, name) for name, inside in by_layer.items()}
+    return layers[best] | {
+        "probe": rows[0].probe,
+        "layer": best,
+        "shuffled": _shuffled(rows, best),
+        "layers": layers,
+    }
 
 
 def _controls(results: Sequence[Result], best: str) -> dict[str, float]:

@@ -152,33 +152,38 @@ def number(value: float) -> str:
 
 LONG = (
     "task", "level", "metric", "model", "stage", "condition", "control", "layer", "score", "low", "high", "n_test",
-    "n_train", "seeds", "chosen", "selectivity",
+    "n_train", "seeds", "chosen", "selectivity", "probe",
 )  # fmt: skip
 
 
 def long_table(contents: Mapping[str, Any]) -> Table:
     """Return one row for every score of the linear probe, at every layer, and of its controls: for plots of one's own.
 
-    `chosen` is `best` at the layer that answers for the model, `last` at the last one of its stream, `best last` where
-    they are one.
+    `probe` is `linear`, or the streaming one that stands in its place where representations were not kept. `chosen` is
+    `best` at the layer that answers for the model, `last` at the last one of its stream, `best last` where both are.
     """
     rows: list[list[str]] = []
     for name, task in contents["tasks"].items():
         start = [name, task["level"], task["metric"]]
         for condition, controls in task["surface"].items():
             alone = [*start, "", "", condition]
-            rows += [[*alone, control, "", _exact(score), *[""] * 7] for control, score in controls.items()]
+            rows += [[*alone, control, "", _exact(score), *[""] * 8] for control, score in controls.items()]
         for curve in task["curves"]:
             model, _, stage = curve["model"].rpartition(" (")
             cell = task["rows"][curve["model"]][curve["condition"]]
+            cell, probe = cell.get("streamed", cell), curve["streamed"] or "linear"
             at, layer = cell["layers"][curve["layer"]], curve["layer"]
             who = [*start, model, stage.removesuffix(")"), curve["condition"]]
             chosen = [word for word, one in (("best", cell["layer"]), ("last", last_layer(cell))) if one == layer]
             counts = [str(at[key]) for key in ("n_test", "n_train", "seeds")]
             numbers = [_exact(at[key]) for key in ("score", "low", "high")]
-            rows.append([*who, "", layer, *numbers, *counts, " ".join(chosen), _exact(at.get("selectivity", math.nan))])
-            rows += [[*who, control, layer, _exact(score), *[""] * 7] for control, score in at["beneath"].items()]
-    return Table(f"{contents['name']}: all scores of the linear probe and its controls", LONG, rows, left=8)
+            selects = _exact(at.get("selectivity", math.nan))
+            rows.append([*who, "", layer, *numbers, *counts, " ".join(chosen), selects, probe])
+            rows += [
+                [*who, control, layer, _exact(score), *[""] * 7, probe] for control, score in at["beneath"].items()
+            ]
+    said = f"{contents['name']}: all scores of the linear probe and its controls"
+    return Table(f"{said}. {STREAMED}" if streams(contents["tasks"]) else said, LONG, rows, left=8)
 
 
 def _exact(value: float) -> str:
