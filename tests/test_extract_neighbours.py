@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import tiny_checkpoints as tiny
+from toys import Toy
 from vlprobe.encoders import load_model
 from vlprobe.estimate import _batches
-from vlprobe.extraction import ImageDigests, compute, features, forwards, layers_of, request
+from vlprobe.extraction import Forward, ImageDigests, compute, features, forwards, layers_of, request
 from vlprobe.extraction.batches import batches as batches_of
 from vlprobe.pairing import pair
 from vlprobe.store import Store
@@ -87,12 +88,16 @@ def test_pairs_of_one_image_are_neighbours_in_chunks_and_batches(model):
     assert _runs([each.example.image for batch in batches for each in batch]) == len(IMAGES)
 
 
-def test_no_batch_has_more_positions_than_it_may(model, monkeypatch):
-    passes = list(forwards([asked(model, "matched"), asked(model, "mismatched")]))
-    monkeypatch.setattr(model, "most", 3.5 * max(model.lengths([each.example for each in passes])))
-    batches = list(batches_of(model, passes, 32))
-    assert sum(map(len, batches)) == len(passes)
-    assert max(max(model.lengths([each.example for each in b])) * len(b) for b in batches) <= model.most
+def test_no_batch_has_more_positions_than_it_may(monkeypatch):
+    """Long and short texts of one image by turns, so that the last of a batch need not be its longest."""
+    model = Toy()
+    monkeypatch.setattr(Toy, "neighbours", True)
+    monkeypatch.setattr(Toy, "most", 100.0)
+    texts = ["a" * 4 * length for length in (1, 40, 2, 30, 3, 35, 1, 45)]
+    held = [Forward(tiny.example(str(k), text, IMAGES[k // 2]), str(k), ()) for k, text in enumerate(texts)]
+    found = list(batches_of(model, held, 32))
+    assert sum(map(len, found)) == len(held)
+    assert max(max(model.lengths([each.example for each in b])) * len(b) for b in found) <= 100
 
 
 def test_what_a_run_takes_is_tried_on_neighbours_from_all_over():
