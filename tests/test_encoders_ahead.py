@@ -64,7 +64,7 @@ def test_batches_are_begun_before_their_turn(tmp_path):
     asked = request(model, colour_task(10).splits["all"], "word", "first", ImageDigests())
     compute(model, [asked], Store(tmp_path), 4)
     assert model.order == [
-        ("ahead", 4), ("encode", 4), ("ahead", 2), ("encode", 4), ("ahead", 0), ("encode", 2)
+        ("ahead", 4), ("encode", 2), ("ahead", 4), ("encode", 4), ("ahead", 0), ("encode", 4)
     ]  # fmt: skip
 
 
