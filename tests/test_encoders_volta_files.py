@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import tiny_checkpoints as tiny
 import tiny_volta
-from tiny_volta import FEATURES, KINDS, ONE
+from tiny_volta import FEATURES, KINDS, ONE, close
 from vlprobe.encoders import load_model
+from vlprobe.encoders.gated_embeddings import Inputs
 from vlprobe.encoders.gated_layouts import CONTROLLED
 from vlprobe.errors import CheckpointError
 
@@ -289,3 +292,28 @@ def test_the_revision_stands_for_weights_configuration_and_regions(folder_of, re
     rewrite(folder, lambda state: state["bert.t_pooler.dense.bias"].add_(1))
     seen.add(model_at(folder).revision)
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_reads_voltas_own_features(tmp_path, kind):
+    h5py = pytest.importorskip("h5py")
+    path = tiny.shared("reference", "feature_files", "volta_obj36.h5")
+    folder = tiny_volta.make(kind, tmp_path / kind, features=128)
+    tiny.save_wordpieces(folder)
+    model = load_model({"model": f"volta:{folder}", "regions": str(path)}, device="cpu")
+    name = "COCO_val2014_000000000007"
+    found = {one.layer: one.states for one in model.encode([tiny.example("0", "A dog sits", Path(f"{name}.jpg"))])}
+    with h5py.File(path) as file:
+        features, boxes = file[name]["features"][:], file[name]["boxes"][:]
+        wide, high = float(file[name]["img_w"][()]), float(file[name]["img_h"][()])
+    # As volta's reader: the mean first, corners over the sizes, the area as a share of the image.
+    places = [[0, 0, 1, 1, 1]]
+    for left, top, right, bottom in boxes:
+        area = (right - left) * (bottom - top) / (wide * high)
+        places.append([left / wide, top / high, right / wide, bottom / high, area])
+    given = np.concatenate([features.mean(0, keepdims=True), features])
+    pieces = model.text.read([tiny.example("0", "A dog sits", None)])
+    floats = (torch.tensor(np.asarray(array, np.float32))[None] for array in (given, places))
+    wanted = model.states(Inputs(pieces.ids, pieces.mask, *floats, torch.ones(1, 37).bool()))
+    for layer, states in wanted.items():
+        close(found[layer].reshape(states.shape), states)
