@@ -120,7 +120,11 @@ def test_a_run_that_is_stopped_says_what_is_kept(world, capsys, monkeypatch, num
     world()
     kept = (world.folder / "results" / "s" / "results.jsonl").read_text()
     monkeypatch.setattr("vlprobe.results.Results.describe", lambda *_: os.kill(os.getpid(), number))
-    assert world() == status
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is begun deaf to it
+    try:
+        assert world() == status
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "Stopped. What is finished is kept; the same command goes on from there." in capsys.readouterr().err
     assert (world.folder / "results" / "s" / "results.jsonl").read_text() == kept
 
