@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from vlprobe.digest import generator, image_digest
+from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow, CheckpointError
 from vlprobe.regions.source import RegionSource
 from vlprobe.types import ROLES, Example, Hidden, Regions
@@ -121,6 +123,25 @@ class RegionReader:
         role = np.where(mask, ROLES.index("region"), ROLES.index("")).astype(np.int8)
         box = np.where(mask[..., None], boxes, np.float32(np.nan)).astype(np.float32)
         return RegionBatch(torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(mask), role, box)
+
+
+class RegionEncoder(Encoder):
+    """An encoder of texts and of regions of images; what it reads them with, a family sets up in its constructor."""
+
+    modalities = ("text", "image")
+
+    text: TextReader
+    """Cuts texts into pieces."""
+    images: RegionReader
+    """Finds the regions of images."""
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        """Return a context in which every image has drawn regions."""
+        return self.images.drawn()
+
+    def lengths(self, batch: Sequence[Example]) -> list[float]:
+        """Return the tokens of each text."""
+        return list(self.text.lengths(batch))
 
 
 def nothing(layer: str, batch: int, width: int, device: torch.device) -> Hidden:

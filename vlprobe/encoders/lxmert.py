@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +10,8 @@ import torch
 import transformers
 
 from vlprobe.digest import digest
-from vlprobe.encoders.boxes import LAYER, RegionReader
+from vlprobe.encoders.boxes import LAYER, RegionEncoder, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.processors import load_tokenizer
@@ -53,7 +51,7 @@ class StreamStates:
     """(batch, width): of the last language state's [CLS]."""
 
 
-class Lxmert(Encoder):
+class Lxmert(RegionEncoder):
     """A two-stream transformer: `regions.0`, `language.0` to `.n`, `vision.0` to `.m`, `language.pooler`.
 
     The last layers of both streams are the cross layers: with 9 language, 5 object and 5 cross layers, cross layer k
@@ -65,7 +63,6 @@ class Lxmert(Encoder):
         CheckpointError: the checkpoint is incomplete, has no fitting tokenizer, or other regions.
     """
 
-    modalities = ("text", "image")
     needs = ("text", "image")
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, regions: RegionSource) -> None:
@@ -90,14 +87,6 @@ class Lxmert(Encoder):
         else:
             self.left_out += ("language.pooler is not offered: the checkpoint has no weights for it",)
         self.layers = {LAYER: config.visual_feat_dim} | dict.fromkeys(names, config.hidden_size)
-
-    def rehearsal(self) -> AbstractContextManager[None]:
-        """Return a context in which every image has drawn regions."""
-        return self.images.drawn()
-
-    def lengths(self, batch: Sequence[Example]) -> list[float]:
-        """Return the tokens of each text."""
-        return list(self.text.lengths(batch))
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the states of both streams, the pooler's output.

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 
-from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader, nothing
-from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionEncoder, nothing
 from vlprobe.encoders.taps import pooled
-from vlprobe.encoders.text import Pieces, TextReader, need_text_or_image
+from vlprobe.encoders.text import Pieces, need_text_or_image
 from vlprobe.errors import BadRow
 from vlprobe.types import Example, Hidden
 
 
-class OneStream(Encoder):
+class OneStream(RegionEncoder):
     """A one-stream transformer over words and regions: `regions.0`, `joint.0` to `joint.n`, `joint.pooler`.
 
     Given a text alone it has no regions; given an image alone, no text, and so no [CLS]: what its input does not
@@ -25,14 +23,8 @@ class OneStream(Encoder):
     out. A family states how it is run; what it reads with, it sets up in its constructor.
     """
 
-    modalities = ("text", "image")
-
     device: torch.device
     """Where it runs."""
-    text: TextReader
-    """Cuts texts into pieces."""
-    images: RegionReader
-    """Finds the regions of images."""
 
     @abstractmethod
     def stream(self, pieces: Pieces | None, regions: RegionBatch | None) -> Mapping[str, torch.Tensor]:
@@ -42,14 +34,6 @@ class OneStream(Encoder):
             pieces: None: regions alone.
             regions: None: text alone.
         """
-
-    def rehearsal(self) -> AbstractContextManager[None]:
-        """Return a context in which every image has drawn regions."""
-        return self.images.drawn()
-
-    def lengths(self, batch: Sequence[Example]) -> list[float]:
-        """Return the tokens of each text."""
-        return list(self.text.lengths(batch))
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the residual stream over text and regions, the pooler's output.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 
 from vlprobe.digest import digest
-from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader, nothing
+from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionEncoder, RegionReader, nothing
 from vlprobe.encoders.checkpoint import Checkpoint
-from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.gated import GatedNetwork
 from vlprobe.encoders.gated_embeddings import Inputs
 from vlprobe.encoders.gated_layouts import TITLES, read_gated
@@ -41,7 +39,7 @@ STAGES = {
 """Name of a head -> what it was tuned for (e-bug/volta, config_tasks/all_trainval_tasks.yml)."""
 
 
-class Volta(Encoder):
+class Volta(RegionEncoder):
     """One of five architectures: `regions.0`, its blocks, and what its heads read.
 
     UNITER, VisualBERT and VL-BERT have one stream, `joint.0` to `joint.12`: the text, the image's global feature, the
@@ -58,8 +56,6 @@ class Volta(Encoder):
     Raises:
         CheckpointError: the checkpoint is incomplete, has no fitting tokenizer, or other regions.
     """
-
-    modalities = ("text", "image")
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, regions: RegionSource) -> None:
         loaded = load_network(checkpoint, {"volta": GatedNetwork}, device, read_gated(checkpoint))
@@ -85,14 +81,6 @@ class Volta(Encoder):
         names = [f"{stream}.{k}" for stream, ends in self.blocks.items() for k in range(len(ends))]
         self.layers = {LAYER: config.v_feature_size} | dict.fromkeys(names, config.hidden_size)
         self.layers |= dict.fromkeys(POOLERS, config.pooler_size)
-
-    def rehearsal(self) -> AbstractContextManager[None]:
-        """Return a context in which every image has drawn regions."""
-        return self.images.drawn()
-
-    def lengths(self, batch: Sequence[Example]) -> list[float]:
-        """Return the tokens of each text."""
-        return list(self.text.lengths(batch))
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the states of every stream, the poolers' output.
