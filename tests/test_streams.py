@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from vlprobe.report.summary import summarise
 from vlprobe.report.tables import long_table, main_table, markdown
 from vlprobe.report.terminal import print_tables
 from vlprobe.run import Part, _parts
+from vlprobe.streams import passing
 from vlprobe.types import Example, Task
 
 CONDITIONS = ["matched", "mismatched", "matched>mismatched"]
@@ -105,26 +107,30 @@ def test_it_is_the_probe_of_features_that_are_kept(tmp_path, monkeypatch, task, 
             assert result.l2 == there.probe.l2 in Ridge.strengths
 
 
+@contextmanager
+def killed_after(count, monkeypatch):
+    """A context that ends as soon as so many files of statistics are written; it gives the list of them."""
+    real, done = passing.save, []
+
+    def save(path, arrays):
+        if len(done) == count:
+            raise DataError("killed")
+        done.append(path)
+        real(path, arrays)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="killed"):
+        patch.setattr("vlprobe.streams.passing.save", save)
+        yield done
+
+
 def test_what_was_killed_goes_on_with_the_buckets_that_are_there(tmp_path, full, monkeypatch):
     monkeypatch.setattr("vlprobe.streams.BUCKET", 60)
     monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 30_000 * 5)
     monkeypatch.setattr("vlprobe.plan.Plan.feature_bytes", 10**9)
     settings = {"controls": ["shuffled-labels"]}
     wanted = study(tmp_path / "whole", **settings).run()
-    from vlprobe.streams import passing
-
-    real, done = passing.save, []
-
-    def save(path, arrays):
-        if len(done) == 6:
-            raise DataError("killed")
-        done.append(path)
-        real(path, arrays)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("vlprobe.streams.passing.save", save)
-        with pytest.raises(DataError, match="killed"):
-            study(tmp_path / "killed", **settings).run()
+    with killed_after(6, monkeypatch) as done:
+        study(tmp_path / "killed", **settings).run()
     again = study(tmp_path / "killed", **settings)
     assert again.run() == wanted
     assert 0 < len(again.toys[0].seen) < 240
@@ -191,21 +197,9 @@ def test_who_gathers_does_what_tasks_of_an_array_have_left(tmp_path, scarce):
 
 def test_what_is_run_together_does_not_depend_on_what_is_left(tmp_path, scarce, monkeypatch):
     """A task that was killed between the files of two cells leaves the last bits as they are."""
-    from vlprobe.streams import passing
-
     shared(tmp_path / "whole").run()
-    real, done = passing.save, []
-
-    def save(path, arrays):
-        if len(done) == 1:
-            raise DataError("killed")
-        done.append(path)
-        real(path, arrays)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("vlprobe.streams.passing.save", save)
-        with pytest.raises(DataError, match="killed"):
-            shared(tmp_path / "killed").represent((1, 1))
+    with killed_after(1, monkeypatch):
+        shared(tmp_path / "killed").represent((1, 1))
     assert shared(tmp_path / "killed").represent((1, 1)).inputs
     shared(tmp_path / "killed").run()
     assert files(tmp_path / "killed") == files(tmp_path / "whole")

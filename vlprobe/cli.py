@@ -233,7 +233,8 @@ def _print_notes(opened: Study) -> None:
     for note in described["not_done"]:
         typer.echo(f"note: {note}")
     place = opened.output / "study.json"
-    others = len(results.all()) - len(of_study(results.all(), described))
+    found = results.all()
+    others = len(found) - len(of_study(found, described))
     if others:
         typer.echo(
             f"note: {opened.output / 'results.jsonl'} holds {others} more results, of an earlier version of this study "
