@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
@@ -50,6 +51,21 @@ class BadRow(VlprobeError):
 
 class CheckpointError(VlprobeError):
     """A checkpoint cannot be read, lacks weights that the probed layers use, or is of another model."""
+
+
+def unwritable(what: str, place: Path, error: Exception, another: str) -> DataError:
+    """Return what a user is told where results of any kind cannot be kept: the disk is full, or closed to them.
+
+    Args:
+        what: could not be written.
+        place: where to.
+        error: why.
+        another: how to name another folder.
+    """
+    return DataError(
+        f"{what} cannot be written to {place} ({error}); what is finished is kept. Make room, or name another folder "
+        f"with {another}"
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vlprobe.errors import DataError
+from vlprobe.errors import DataError, unwritable
 from vlprobe.types import Predictions, Sent
 
 KINDS = {"id": "U", "index": "i", "group": "U", "target": "Uf", "predicted": "Uf"}
@@ -23,6 +23,9 @@ SENT = KINDS | {"bits": "f"}
 
 PACKED = "predictions.zip"
 """The same files in one, as which they come from the hub, where folders hold thousands of files at most."""
+
+ANOTHER = "`output` or --output, and run the same study again"
+"""How another results folder is named."""
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What numpy raises over files that are no archive of arrays."""
@@ -127,15 +130,7 @@ def writing(results: Path, temporary: Path) -> Iterator[None]:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise unwritable(results, error) from error
-
-
-def unwritable(results: Path, error: OSError) -> DataError:
-    """Return what a user is told of a results folder that cannot be written to."""
-    return DataError(
-        f"results cannot be written to {results} ({error}); what is finished is kept. Make room, or name another "
-        "folder with `output` or --output, and run the same study again"
-    )
+        raise unwritable("results", results, error, ANOTHER) from error
 
 
 def _check(arrays: Mapping[str, np.ndarray], path: Path) -> None:

@@ -15,8 +15,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlprobe.errors import DataError
-from vlprobe.predictions import PredictionFiles, unwritable, writing
+from vlprobe.errors import DataError, unwritable
+from vlprobe.predictions import ANOTHER, PredictionFiles, writing
 from vlprobe.types import Predictions, Result
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class Results:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:  # a line that was cut short is a torn one, which whoever writes next takes away
-            raise unwritable(self.folder, error) from error
+            raise unwritable("results", self.folder, error, ANOTHER) from error
 
     def _cut_torn(self) -> None:
         """Take a torn last line away, as late as it must be: who only reads leaves the file of another run alone."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from vlprobe.errors import DataError
+from vlprobe.errors import DataError, unwritable
 
 FORMAT = 3
 """Part of where a home lies: what another version has written is not found, and never misread."""
@@ -26,6 +26,8 @@ TYPES = {"F32": np.float32, "F16": np.float16, "U8": np.uint8, "I64": np.int64, 
 """safetensors' names of the number formats that a shard may hold."""
 HEADER = 100_000_000
 """Bytes of the longest header that is read."""
+ANOTHER = "`store` in the study or VLPROBE_CACHE"
+"""How another store is named."""
 BLOCK = 256 * 1024
 """Bytes that are read and then hashed, while they are in the processor's cache."""
 
@@ -117,10 +119,7 @@ def write_shard(path: Path, sections: Mapping[str, Section]) -> None:
             temporary.replace(path)
     except Exception as error:  # safetensors raises its own kind where the disk is full
         temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"representations cannot be written to {path.parent} ({error}); what is finished is kept. Make room, or "
-            "name another folder with `store` in the study or VLPROBE_CACHE"
-        ) from error
+        raise unwritable("representations", path.parent, error, ANOTHER) from error
 
 
 class Shard:

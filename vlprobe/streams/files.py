@@ -14,8 +14,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from vlprobe.errors import DataError
+from vlprobe.errors import DataError, unwritable
 from vlprobe.probes.moments import Moments
+from vlprobe.store.shard import ANOTHER
 
 if TYPE_CHECKING:
     from vlprobe.cells import Cell
@@ -43,14 +44,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _unwritable(path.parent, error) from error
-
-
-def _unwritable(place: Path, error: OSError) -> DataError:
-    return DataError(
-        f"statistics cannot be written to {place} ({error}); what is finished is kept. Make room, or name another "
-        "folder with `store` in the study or VLPROBE_CACHE"
-    )
+        raise unwritable("statistics", path.parent, error, ANOTHER) from error
 
 
 def read(path: Path, start: str = "") -> dict[str, np.ndarray]:
@@ -97,7 +91,7 @@ def describe(place: Path, cell: Cell) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _unwritable(place, error) from error
+        raise unwritable("statistics", place, error, ANOTHER) from error
 
 
 @dataclass(frozen=True)
