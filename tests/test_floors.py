@@ -26,7 +26,7 @@ FLOORS = [
     ["statistics", "exchange", "store", "engines", "regions", "scenes"],
     ["settings", "images", "digest", "exact", "device", "examples", "predictions"],
     ["types"],
-    ["stored", "records", "ledger"],
+    ["aside", "stored", "records", "ledger"],
     ["errors", "schemas"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,6 +1,8 @@
 """The results folder: predictions beside every result, written first, made again where they are lost."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,7 +86,8 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch, n
     opened = Path.open
 
     def full(path, mode="r", *given, **settings):
-        writes = path.name.startswith(name) and mode != "r"
+        aside = name == "study.json" and path.suffix == ".tmp"
+        writes = (aside or path.name == name) and mode != "r"
         return opened(Path("/dev/full") if writes else path, mode, *given, **settings)
 
     monkeypatch.setattr(Path, "open", full)
@@ -96,6 +99,18 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch, n
     again.add(other, ANSWERS)
     assert [result.key for result in Results(tmp_path).all()] == ["abc", "def"]
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_killed_runs_left_goes_when_the_next_one_starts(tmp_path):
+    results = Results(tmp_path)
+    results.add(RESULT, ANSWERS)
+    places = [folder / name for folder in (tmp_path, tmp_path / "predictions") for name in ("old.tmp", "young.tmp")]
+    for path in places:
+        path.write_bytes(b"half")
+        if path.stem == "old":
+            os.utime(path, (time.time() - 7200,) * 2)
+    results.describe({})
+    assert [path.exists() for path in places] == [False, True, False, True]
 
 
 def test_two_processes_write_the_same_bytes(tmp_path):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from vlprobe.aside import aside
 from vlprobe.errors import DataError, unwritable
 from vlprobe.types import Predictions, Sent
 
@@ -85,13 +84,11 @@ class PredictionFiles:
         path = self._path(key)
         arrays = {name: getattr(predictions, name) for name in (SENT if isinstance(predictions, Sent) else KINDS)}
         _check(arrays, path)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with writing(self.results, temporary):
-            with temporary.open("wb") as file:
+        try:
+            with aside(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        except OSError as error:
+            raise unwritable("results", self.results, error, ANOTHER) from error
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.npz"
@@ -111,26 +108,6 @@ class PredictionFiles:
         if self._packed is None or path.exists():
             return path.open("rb")
         return BytesIO(self._packed.read(path.name))
-
-
-@contextmanager
-def writing(results: Path, temporary: Path) -> Iterator[None]:
-    """Make the folder of a file that is about to be written; say what helps where it, or the file, cannot be.
-
-    Args:
-        results: the results folder, for the message.
-        temporary: the file, which is removed where it could not be written whole.
-
-    Raises:
-        DataError: the disk is full, or the folder cannot be written to.
-    """
-    try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise unwritable("results", results, error, ANOTHER) from error
 
 
 def _check(arrays: Mapping[str, np.ndarray], path: Path) -> None:

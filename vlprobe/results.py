@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vlprobe.aside import aside, leftovers
 from vlprobe.errors import DataError, unwritable
-from vlprobe.predictions import ANOTHER, PredictionFiles, writing
+from vlprobe.predictions import ANOTHER, PredictionFiles
 from vlprobe.types import Predictions, Result
 
 T = TypeVar("T")
@@ -140,7 +141,14 @@ class Results:
             self.bare.add(key)
 
     def describe(self, content: Mapping[str, Any]) -> None:
-        """Write `study.json`, all of it or nothing."""
+        """Write `study.json`, all of it or nothing; what runs that were killed left unfinished goes.
+
+        Raises:
+            DataError: the disk is full, or the folder cannot be written to.
+        """
+        for path in (*leftovers(self.folder), *leftovers(self.files.folder)):
+            with suppress(OSError):
+                path.unlink()
         self.write("study.json", content)
 
     def description(self) -> dict[str, Any]:
@@ -164,11 +172,12 @@ class Results:
         Raises:
             DataError: the disk is full, or the folder cannot be written to.
         """
-        temporary = self.folder / f"{name}.{os.getpid()}.tmp"
         text = json.dumps({"schema": SCHEMA, **content}, indent=2, ensure_ascii=False, allow_nan=False)
-        with writing(self.folder, temporary):
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(self.folder / name)
+        try:
+            with aside(self.folder / name) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise unwritable("results", self.folder, error, ANOTHER) from error
 
 
 def read_results(folder: str | Path) -> list[Result]:

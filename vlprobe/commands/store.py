@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,8 +24,6 @@ Folder = Annotated[
 ]
 
 
-UNFINISHED = 3600
-"""Seconds after which what is not finished is taken to be of a process that was killed."""
 ABANDONED = 30 * 24 * 3600
 """Seconds after which statistics that wait for their results are taken to be of a study that nobody goes on with."""
 
@@ -41,11 +41,6 @@ class Home:
     leftovers: tuple[Path, ...]
     """What runs that were killed left unfinished, an hour ago or longer."""
 
-    @property
-    def size(self) -> int:
-        """Bytes of its shards."""
-        return sum(path.stat().st_size for path in self.shards)
-
     def __str__(self) -> str:
         if not self.manifest:
             return f"{self.path.name} (no manifest)"
@@ -60,7 +55,7 @@ def list_(folder: Folder = None) -> None:
     homes = list(_homes(folder))
     for home in homes:
         typer.echo(str(home))
-        typer.echo(f"  {home.size / 1e9:.3g} GB in {len(home.shards)} shards: {home.path}")
+        typer.echo(f"  {_size(home.shards) / 1e9:.3g} GB in {len(home.shards)} shards: {home.path}")
         sections, outdated = _sections(home)
         for section, questions in sorted(sections.items()):
             typer.echo(f"  {questions:,} inputs: {section.replace(':', ', ')}")
@@ -69,9 +64,11 @@ def list_(folder: Folder = None) -> None:
     waiting = _waiting(folder)
     for each in waiting:
         typer.echo(f"statistics: {each}")
-        age = _age(time.time() - each.written)
-        typer.echo(f"  {each.size / 1e9:.3g} GB in {len(each.files)} files, last written {age} ago: {each.path}")
-    size = sum(home.size for home in homes) + sum(each.size for each in waiting)
+        age = _age(time.time() - _written(each))
+        typer.echo(
+            f"  {_size(each.files) / 1e9:.3g} GB in {len(each.files)} files, last written {age} ago: {each.path}"
+        )
+    size = sum(_size(home.shards) for home in homes) + sum(_size(each.files) for each in waiting)
     typer.echo(f"{size / 1e9:.3g} GB in all: {_place(folder)}")
 
 
@@ -135,15 +132,16 @@ def prune(
         if model is not None and home.manifest:
             removed += [home.path / "manifest.json", *sorted(home.path.glob("batch-*.json"))]
     removed += [path for each in waiting for path in _useless(each, model is not None)]
-    size = sum(path.stat().st_size for path in removed)
+    size = _size(removed)
     for path in removed:
         typer.echo(str(path))
         if yes:
             path.unlink(missing_ok=True)
     streams = _place(folder) / "streams"
     for place in [*(home.path for home in homes), *(each.path for each in waiting), streams]:
-        if yes and place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
+        if yes:
+            with suppress(OSError):  # not empty, or another one was first
+                place.rmdir()
     said = "removed" if yes else "would be removed; --yes removes them"
     typer.echo(f"{len(removed)} files, {size / 1e9:.3g} GB, {said}")
 
@@ -162,13 +160,30 @@ def _waiting(folder: Path | None) -> list[Kept]:
 
 def _useless(each: Kept, all_of_it: bool) -> list[Path]:
     """Return the files of a folder of statistics that may go."""
+    from vlprobe.aside import leftovers
     from vlprobe.streams.files import ABOUT, damage
 
-    now = time.time()
-    whole = all_of_it or now - each.written > ABANDONED
-    leftovers = [path for path in each.leftovers if whole or now - path.stat().st_mtime > UNFINISHED]
+    whole = all_of_it or time.time() - _written(each) > ABANDONED
     about = [path for path in (each.path / ABOUT,) if whole and path.exists()]
-    return [*leftovers, *(path for path in each.files if whole or damage(path)), *about]
+    left = each.leftovers if whole else leftovers(each.path)
+    return [*left, *(path for path in each.files if whole or damage(path)), *about]
+
+
+def _stats(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Yield what the system says of files, of those that are still there: studies may run, and remove theirs."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path.stat()
+
+
+def _size(paths: Iterable[Path]) -> int:
+    return sum(said.st_size for said in _stats(paths))
+
+
+def _written(each: Kept) -> float:
+    """Return when something of a folder of statistics was last written; a folder that has just gone, now."""
+    inside = (said.st_mtime for said in _stats((*each.files, *each.leftovers) or (each.path,)))
+    return max(inside, default=time.time())
 
 
 def _age(seconds: float) -> str:
@@ -177,6 +192,7 @@ def _age(seconds: float) -> str:
 
 
 def _homes(folder: Path | None) -> Iterator[Home]:
+    from vlprobe.aside import leftovers
     from vlprobe.errors import DataError
     from vlprobe.store import ENDING, MANIFEST, Store
 
@@ -189,11 +205,9 @@ def _homes(folder: Path | None) -> Iterator[Home]:
             known = {"model", "stage", "family", "precision", "dtype", "revision"} <= manifest.keys()
         except (OSError, ValueError, AttributeError):
             known = False
-        old = time.time() - UNFINISHED
-        leftovers = tuple(sorted(each for each in path.glob("*.tmp") if each.stat().st_mtime < old))
-        shards = tuple(sorted(path.glob(f"*{ENDING}")))
-        if known or shards or leftovers:
-            yield Home(path, manifest if known else {}, shards, leftovers)
+        left, shards = tuple(leftovers(path)), tuple(sorted(path.glob(f"*{ENDING}")))
+        if known or shards or left:
+            yield Home(path, manifest if known else {}, shards, left)
 
 
 def _sections(home: Home) -> tuple[dict[str, int], int]:

@@ -88,10 +88,8 @@ class CachedRegions(RegionSource):
     def _write(self, sha: str, regions: Regions) -> None:
         arrays = {"boxes": regions.boxes, "features": regions.features, "size": np.array(regions.size)}
         arrays |= {name: array for name in OPTIONAL if (array := getattr(regions, name)) is not None}
-        file = self._file(sha)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_arrays(file, arrays)
+            write_arrays(self._file(sha), arrays)
         except OSError as error:
             raise DataError(
                 f"the regions of an image cannot be kept in {self.folder} ({error}); set the environment variable "

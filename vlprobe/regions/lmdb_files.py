@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vlprobe.aside import aside
 from vlprobe.errors import DataError
 from vlprobe.regions.checks import most_confident
 from vlprobe.regions.entries import Entries, EntryWriter
@@ -224,9 +225,8 @@ class LmdbWriter(EntryWriter):
             known = _read_counts(file)
             entries = LmdbEntries(self.path) if set(names) - set(known) else None
             counts = {name: known.get(name) or len(entries.read(name).boxes) for name in names} if entries else known
-            temporary = file.with_name(file.name + ".tmp")
-            temporary.write_text(json.dumps(counts), encoding="utf-8")
-            temporary.replace(file)
+            with aside(file) as temporary:
+                temporary.write_text(json.dumps(counts), encoding="utf-8")
 
     def _put(self, key: bytes, value: bytes) -> None:
         lmdb = extra("lmdb", f"{self.path} is an LMDB")

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from vlprobe.aside import aside
 from vlprobe.errors import DataError
 from vlprobe.regions.checks import checked
 from vlprobe.regions.entries import Entries, EntryWriter
@@ -148,12 +149,8 @@ class NpzWriter(EntryWriter):
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an npz archive: all of it, or nothing."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(packed(arrays, compressed=False))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with aside(path) as temporary:
+        temporary.write_bytes(packed(arrays, compressed=False))
 
 
 def packed(arrays: Mapping[str, np.ndarray], *, compressed: bool) -> bytes:

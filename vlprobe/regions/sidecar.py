@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vlprobe.aside import aside
 from vlprobe.digest import digest, file_digest
 
 VERSION = 1
@@ -41,10 +41,8 @@ class Sidecar:
     def add(self, **facts: Any) -> None:
         """Keep facts beside those that are there; where the folder cannot be written to, they are found out again."""
         kept = {"stamp": self._stamp(), "facts": self.read() | facts}
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), aside(self.path) as temporary:
             temporary.write_text(json.dumps(kept), encoding="utf-8")
-            temporary.replace(self.path)
 
     def revision(self) -> str:
         """Return the sha256 of the file; of several, of their sorted names and sha256s."""

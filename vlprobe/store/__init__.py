@@ -9,18 +9,19 @@ it had not finished.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vlprobe.aside import aside
 from vlprobe.digest import digest
+from vlprobe.errors import unwritable
 from vlprobe.records import cache
 from vlprobe.store.index import Index
 from vlprobe.store.rows import Rows, find
-from vlprobe.store.shard import FORMAT, Damaged, Gone, Outdated, Section, Shard, write_shard
+from vlprobe.store.shard import ANOTHER, FORMAT, Damaged, Gone, Outdated, Section, Shard, write_shard
 
 __all__ = ["Damaged", "Gone", "Outdated", "Section", "Shard", "Store", "default_folder"]
 
@@ -52,14 +53,13 @@ class Store:
         return self._home(home) / f"{shard[:32]}{ENDING}"
 
     def describe(self, home: str, content: Mapping[str, Any]) -> None:
-        """Write a home's manifest, unless it is there: what a person reads to know what the folder holds."""
-        path = self._home(home) / MANIFEST
-        if path.exists():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"home": home, **content}, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(path)
+        """Write a home's manifest, unless it is there: what a person reads to know what the folder holds.
+
+        Raises:
+            DataError: the disk is full, or the folder cannot be written to; so do `note` and `note_first`.
+        """
+        if self.noted(home, MANIFEST) is None:
+            self.note(home, MANIFEST, {"home": home, **content})
 
     def noted(self, home: str, name: str) -> dict[str, Any] | None:
         """Return what is written down about a home under a name; None: nothing that can be read."""
@@ -71,24 +71,22 @@ class Store:
 
     def note(self, home: str, name: str, content: Mapping[str, Any]) -> None:
         """Write something down about a home, whatever was there."""
-        self._temporary(home, name, content).replace(self._home(home) / name)
+        self._write_note(self._home(home) / name, content, first=False)
 
     def note_first(self, home: str, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
         """Write something down about a home, unless somebody has; return what stands there."""
-        temporary, path = self._temporary(home, name, content), self._home(home) / name
-        try:
-            path.hardlink_to(temporary)  # unlike a renaming, it never takes another's place
-        except OSError:  # it is there, or this file system has no links
-            if self.noted(home, name) is None:
-                temporary.replace(path)
-        temporary.unlink(missing_ok=True)
+        path = self._home(home) / name
+        if path.exists() and self.noted(home, name) is None:
+            path.unlink(missing_ok=True)  # files appear whole: it was damaged since
+        self._write_note(path, content, first=True)
         return self.noted(home, name) or dict(content)
 
-    def _temporary(self, home: str, name: str, content: Mapping[str, Any]) -> Path:
-        temporary = self._home(home) / f"{name}.{os.getpid()}.tmp"
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        return temporary
+    def _write_note(self, path: Path, content: Mapping[str, Any], first: bool) -> None:
+        try:
+            with aside(path, first) as temporary:
+                temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        except OSError as error:
+            raise unwritable("representations", path.parent, error, ANOTHER) from error
 
     def write(self, home: str, shard: str, sections: Mapping[str, Section]) -> None:
         """Write one shard: all of it, or nothing.

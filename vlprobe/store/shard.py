@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
+from vlprobe.aside import aside
 from vlprobe.errors import DataError, unwritable
 
 FORMAT = 3
@@ -107,18 +108,10 @@ def write_shard(path: Path, sections: Mapping[str, Section]) -> None:
     checks = {name: checksum(array) for name, array in tensors.items()}
     # One note: safetensors writes several in an order of its own, and the same content shall be the same bytes.
     notes = {"vlprobe": json.dumps({"format": FORMAT, "sections": told, "checksums": checks})}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, notes)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        if path.exists():  # another process did the same work; who reads its file must not see it change
-            temporary.unlink()
-        else:
-            temporary.replace(path)
+        with aside(path, first=True) as temporary:  # another process may do the same work
+            save_file(tensors, temporary, notes)
     except Exception as error:  # safetensors raises its own kind where the disk is full
-        temporary.unlink(missing_ok=True)
         raise unwritable("representations", path.parent, error, ANOTHER) from error
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 
+from vlprobe.aside import aside
 from vlprobe.errors import DataError, unwritable
 from vlprobe.probes.moments import Moments
 from vlprobe.store.shard import ANOTHER
@@ -33,17 +32,10 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         DataError: the disk is full, or the folder cannot be written to.
     """
-    # A name of its own: processes of several machines may have one number.
-    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with aside(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise unwritable("statistics", path.parent, error, ANOTHER) from error
 
 
@@ -84,13 +76,10 @@ def describe(place: Path, cell: Cell) -> None:
         return
     said: dict[str, str | int] = {"model": model.name, "stage": model.stage, "revision": model.revision}
     said |= {"task": cell.task.name, "condition": cell.condition, "seed": cell.seed}
-    temporary = path.with_name(f"{ABOUT}.{uuid4().hex}.tmp")
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(path)
+        with aside(path) as temporary:
+            temporary.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", "utf-8")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise unwritable("statistics", place, error, ANOTHER) from error
 
 
@@ -106,16 +95,6 @@ class Kept:
     """Of statistics, and of probes fitted on them."""
     leftovers: tuple[Path, ...]
     """What processes that were killed left unfinished."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of its files."""
-        return sum(path.stat().st_size for path in self.files)
-
-    @property
-    def written(self) -> float:
-        """When something was last written, in seconds as `time.time` counts them."""
-        return max(path.stat().st_mtime for path in (*self.files, *self.leftovers) or (self.path,))
 
     def __str__(self) -> str:
         if not self.about:

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from vlprobe.aside import aside
 from vlprobe.digest import digest, file_digest
 from vlprobe.regions.detector import Detector
 from vlprobe.scenes.drawing import draw, encoded
@@ -97,8 +98,7 @@ def detected(scenes: Sequence[Scene], detector: Path, kept: Path) -> Corpus:
         if regions.objects is None or regions.attributes is None:
             raise ValueError(f"{detector} names no shapes and colours")
         labels[row, :count] = torch.from_numpy(np.stack([regions.objects, regions.attributes], axis=1))
-    kept.parent.mkdir(parents=True, exist_ok=True)
     tensors = dict(zip(KEPT, (features, boxes, mask, labels), strict=True))
-    save_file(tensors, kept.with_suffix(".tmp"), metadata={"made_for": made_for})
-    kept.with_suffix(".tmp").replace(kept)
+    with aside(kept) as temporary:
+        save_file(tensors, temporary, metadata={"made_for": made_for})
     return Corpus(scenes, None, features, boxes, mask, labels)

@@ -1,0 +1,54 @@
+"""Files that are there whole or not at all: written aside, flushed to the disk, then given their name."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+
+UNFINISHED = 3600
+"""Seconds after which what is not finished is taken to be of a process that was killed."""
+
+
+@contextmanager
+def aside(path: Path, first: bool = False) -> Iterator[Path]:
+    """Yield the file to write to; once all is written, it becomes `path`. Where something goes wrong, it is removed.
+
+    Its name is nobody else's: processes of two machines that share a folder may have one number.
+
+    Args:
+        path: what it is to be called; its folder is made where it is not there.
+        first: leave a file of that name alone that is there by then: whoever reads it must not see it change.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{token_hex(16)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if not first or not _linked(temporary, path):
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Say whether a file is there under its name, this one or another's; False: this file system has no links."""
+    with suppress(OSError):  # unlike a renaming, a link never takes another's place
+        path.hardlink_to(temporary)
+    return path.exists()
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Yield what processes that were killed left in a folder unfinished, not what a living one may still write."""
+    for path in sorted(folder.glob("*.tmp")):
+        with suppress(FileNotFoundError):  # it was finished by now
+            if time.time() - path.stat().st_mtime > UNFINISHED:
+                yield path
