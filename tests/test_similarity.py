@@ -164,12 +164,11 @@ def test_what_the_store_lacks_is_named(finished):
     try:
         finished.run()
         after = read_similarity(finished.output)
-        assert after.lacking == ("colour, viewer: the store no longer holds its representations",)
+        assert after.lacking == ("colour, viewer: its representations are no longer in the store",)
         assert {each.model for each in after.tasks[0].layers} == {"toy", "twin", "reader"}
     finally:
         moved.rename(viewer)
-        path.unlink()
-    finished.run()
+    finished.run()  # they are there again
     assert str(read_similarity(finished.output)) == str(before)
 
 

@@ -26,7 +26,8 @@ MOST, FEWEST = 500, 8
 def tell_similarity(cells: Sequence[Cell], seed: int, results: Results, store: Store) -> None:
     """Write `similarity.json`, unless what is there is of the same cells.
 
-    Representations that the store no longer holds are not computed again for it: the file says what is lacking.
+    Representations that the store does not hold are not computed again for it: the file says what is lacking. Once all
+    of them are there, it is made anew.
 
     Args:
         cells: of one plan.
@@ -37,7 +38,8 @@ def tell_similarity(cells: Sequence[Cell], seed: int, results: Results, store: S
     asked = [each for each in cells if each.condition == "matched" and each.seed == seed and not each.untrained]
     made_of = digest(VERSION, [[each.model.name, each.model.stage, each.key, *each.layers] for each in asked])
     try:
-        if read_similarity(results.folder).made_of == made_of:
+        known = read_similarity(results.folder)
+        if known.made_of == made_of and (not known.lacking or any(missing([each.tested], store) for each in asked)):
             return
     except DataError:
         pass  # missing, or of another version
@@ -90,7 +92,8 @@ def _held(cell: Cell, store: Store) -> list[str]:
     """
     extraction = cell.tested
     if missing([extraction], store):
-        raise DataError("the store no longer holds its representations")
+        gone = "went by, and were not kept" if cell.streaming else "are no longer in the store"
+        raise DataError(f"its representations {gone}")
     poolable = layers_of(extraction, store)
     return [layer for layer in cell.layers if layer in poolable]
 
