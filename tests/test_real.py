@@ -42,7 +42,7 @@ def test_parts_of_speech_are_in_minilm(studies, tmp_path):
     shown = run(studies, tmp_path, "pos_ewt", limit=200)["pos-ewt"]["rows"]["minilm (pretrained)"]["matched"]
     assert shown["score"] > 0.8
     assert shown["majority"] < 0.25
-    assert shown["shuffled"] < 0.25
+    assert shown["controls"]["shuffled-labels"] < 0.25
     assert shown["layers"]["language.0"]["score"] > 0.65  # most words have one common tag
     assert shown["layers"]["language.2"]["score"] > shown["layers"]["language.0"]["score"]  # context helps
 

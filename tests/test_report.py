@@ -42,6 +42,14 @@ def test_what_a_model_does_not_see_stands_in_the_table(tmp_path):
     assert "sees no text" in printed(planted)
 
 
+def test_one_of_a_kind_is_not_many_and_cells_are_explained_without_findings(tmp_path):
+    planted = Planted(tmp_path).put(0.9).put(np.arange(N) % 4 == 0, control="majority", layer="")
+    said = " ".join(printed(planted).split())
+    assert "Findings of 1 test, and 0 of controls" in said and said.count("In a cell: score") == 1
+    alone = " ".join(printed(planted, findings=[]).split())
+    assert "In a cell: score" in alone and "Findings" not in alone and "takes it" not in alone
+
+
 def test_controls_stand_in_the_table(tmp_path):
     planted = Planted(tmp_path).model(0.9, 0.25).put(0.9, layer="joint.0", validation=0.1)
     for control, right in (("bag-of-words", 0.3), ("n-grams", 0.4), ("pixels", 0.88)):

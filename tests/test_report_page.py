@@ -213,6 +213,52 @@ def test_what_is_not_installed_is_named(contents, tmp_path, monkeypatch):
         writing.write_report(contents, tmp_path)
 
 
+def test_one_of_a_kind_is_not_many(contents):
+    assert '<p class="note">1 test of where' in page(contents | {"tests": 1}) and "1 tests" not in page(
+        contents | {"tests": 1}
+    )
+    assert re.search(r">\d\d? tests of where", page(contents))
+
+
+def numbers(text, task):
+    """Return the rows of the table `The numbers` of one task, a text a cell, and what stands below it."""
+    table = text.partition(f'aria-label="{task}: the numbers"')[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")[1:]]
+    return [[re.sub(r"<[^>]+>", "|", cell) for cell in row] for row in rows], re.search(
+        "<caption>(.*?)</caption>", table
+    )[1]
+
+
+def test_the_numbers_have_the_streaming_probe_and_it_judges_nothing(tmp_path):
+    """One model is heard by the linear probe, one by the streaming one, with random weights at their own best layer."""
+    plant = planted(tmp_path)
+    for layer, right, drawn in (("joint.0", 0.6, 0.5), ("joint.1", 0.7, 0.4)):
+        for control, score in (("", right), ("shuffled-labels", 0.25), ("random-init", drawn)):
+            plant.put(score, "streamer", layer=layer, control=control, probe="streaming-lda")
+    plant.put(0.25, "streamer", control="majority", layer="", probe="")
+    contents = described(plant)
+    before = described(planted(tmp_path / "before"))
+    assert contents["tasks"]["colour"]["verdicts"] == before["tasks"]["colour"]["verdicts"]
+    text = page(contents)
+    rows, said = numbers(text, "colour")
+    heads, *cells = rows
+    told = {(row[0], row[1]): dict(zip(heads, row, strict=True)) for row in cells}
+    mine = told["streamer", "matched"]
+    assert [mine[name] for name in ("score", "95 % interval", "best layer")] == [
+        "0.700", "[0.000, 1.000]", "joint.1|streaming-lda|",
+    ]  # fmt: skip
+    assert [mine[name] for name in ("last", "layer 0", "shuffled labels", "untrained", "selects")] == [
+        "0.700|joint.1|", "0.600", "0.250", "0.500", "–",
+    ]  # fmt: skip
+    assert (mine["n"], mine["seeds"], mine["takes it"], mine["not above"]) == ("120", "1", "", "")
+    assert told["looker", "matched"]["best layer"] == "joint.1" and "They are not the linear probe" in said
+    assert "streaming" not in numbers(page(before), "colour")[1]
+    # The main table tells the same controls where one points at the score.
+    assert re.search(
+        r'title="streaming-lda, .* 95 % interval [^"]*; layer 0 0.600; shuffled labels 0.250; untrained 0.500"', text
+    )
+
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 

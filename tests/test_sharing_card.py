@@ -92,6 +92,18 @@ def test_only_a_models_own_findings_stand_in_its_card(tmp_path):
     assert len(list(ModelCard(reads).data.eval_results)) == 2
 
 
+def test_a_streaming_probe_stands_in_the_table_and_not_in_the_metadata(tmp_path):
+    plant = Planted(tmp_path).model(0.9, 0.25)
+    plant.put(0.25, task="more", control="majority", layer="", probe="").put(0.7, task="more", probe="streaming-lda")
+    contents = described(plant, models=["x:y"], tasks=["z"], layers="all")
+    text = card(contents, "m (pretrained)")
+    assert "| more | matched | accuracy | joint.1, streaming-lda | 0.700 |" in text
+    assert "They are not the linear probe" in text
+    assert {each.dataset_name for each in ModelCard(text).data.eval_results} == {"colour"}
+    plain = described(Planted(tmp_path / "plain").model(0.9, 0.25), models=["x:y"], tasks=["z"], layers="all")
+    assert "streaming" not in card(plain, "m (pretrained)")
+
+
 def test_names_are_shown_as_they_are(tmp_path):
     described(Planted(tmp_path).model(0.9, 0.25), models=["x:y"], tasks=["z"], layers="all")
     for path in tmp_path.glob("*.json*"):

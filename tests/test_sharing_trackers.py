@@ -64,6 +64,28 @@ def test_what_is_told_is_what_the_results_say(folder):
     assert {row["model"] for row in scores} == {"looker"}
 
 
+def test_a_streaming_probe_has_names_of_its_own(folder):
+    """Beside a linear one of another task: no chart lays the two over one another."""
+    (before, _) = tracked(read_contents(folder))
+    planted, there = Planted(folder), {"task": "more", "probe": "streaming-lda"}
+    planted.put(0.6, "looker", layer="joint.0", validation=0.1, **there).put(0.7, "looker", **there)
+    planted.put(0.65, "looker", layer="joint.norm", validation=0.1, **there)
+    planted.put(0.25, "looker", control="majority", **there | {"layer": "", "probe": ""})
+    described(planted)
+    looker, reader = tracked(read_contents(folder))
+    added = {
+        index: {n: s for n, s in scores.items() if n not in CURVES[index]} for index, scores in looker.curves.items()
+    }
+    assert added == {0: {"more/matched/streaming-lda/joint": 0.6}, 1: {"more/matched/streaming-lda/joint": 0.7}}
+    best = {"best_score": 0.7, "best_low": 0.0, "best_high": 1.0}
+    mine = {f"more/matched/streaming-lda/{name}": value for name, value in best.items()}
+    assert dict(looker.summary) == dict(before.summary) | mine | {"more/matched/majority": 0.25}
+    assert looker.config == before.config | {"more/matched/streaming-lda/layer": "joint.1"}
+    scores = [dict(zip(looker.columns, row, strict=True)) for row in looker.rows]
+    assert {row["probe"] for row in scores if row["task"] == "more" and row["layer"]} == {"streaming-lda"}
+    assert not any("streaming" in name for scores in reader.curves.values() for name in scores)
+
+
 def wandb_records(path):
     """Yield the records of an offline run: a log in blocks of 32 KiB, whose entries may go over several."""
     from wandb.proto.wandb_internal_pb2 import Record

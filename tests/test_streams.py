@@ -24,6 +24,7 @@ from vlprobe.report.summary import summarise
 from vlprobe.report.tables import long_table, main_table, markdown
 from vlprobe.report.terminal import print_tables
 from vlprobe.run import Part, _parts
+from vlprobe.similarity.alike import read_similarity
 from vlprobe.streams import passing
 from vlprobe.types import Example, Task
 
@@ -277,6 +278,8 @@ def test_it_is_never_passed_off_as_the_linear_probe(tmp_path, full, capsys):
     assert "<h4>toy, streaming-lda</h4>" in written and "Hollow diamonds: streaming-lda" in written
     assert re.search(r"toy, joint.1, matched, streaming-lda: [01]\.\d{3} \[.*best on the validation part", written)
     assert "joint.1, streaming-lda" in written and "no finding is of them" in written
+    assert "None: no linear probe has answered." in written and "tests of where" not in written
+    assert read_similarity(tmp_path).lacking == ("colour, toy: its representations went by, and were not kept",)
     linear = study(tmp_path, **settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vlprobe.estimate.free_space", lambda folder: 10**12)
@@ -284,6 +287,9 @@ def test_it_is_never_passed_off_as_the_linear_probe(tmp_path, full, capsys):
     both = summarise(linear.results().all())["colour"]["rows"]["toy (pretrained)"]["matched"]
     assert "streamed" not in both and both["layer"] == "joint.1" and "streaming-lda" in both["beside"]
     assert {each.kind for each in read_findings(tmp_path)} > {"verdict"}
+    assert not read_similarity(tmp_path).lacking and "tests of where something comes from" in page(
+        read_contents(tmp_path)
+    )
 
 
 def test_what_the_linear_probe_has_answered_stays(tmp_path, full):

@@ -52,7 +52,7 @@ def test_colour_is_taken_from_the_image(finished):
     for condition in ("mismatched", "text-only", "matched>mismatched"):
         assert abs(cell(results, "toy", condition)["score"] - 0.25) < 0.13, condition
     assert cell(results, "toy", "image-only")["score"] > 0.95
-    assert abs(cell(results, "toy", "matched")["shuffled"] - 0.25) < 0.15
+    assert abs(cell(results, "toy", "matched")["controls"]["shuffled-labels"] - 0.25) < 0.15
     assert chance < 0.4
 
 

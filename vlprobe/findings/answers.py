@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -49,7 +49,7 @@ def of_linear(results: Iterable[Result]) -> list[Result]:
     return [result for result in results if not result.probe or result.probe in LINEAR]
 
 
-def best_layer(results: Sequence[Result], control: str = "") -> str:
+def best_layer(results: Sequence[Result], control: str = "", probes: Collection[str] = LINEAR) -> str:
     """Return the layer where the linear probe has the best mean validation score over seeds; of equal ones, the first.
 
     Layers that lack a seed which others have (a run that was stopped) are not in the choice.
@@ -57,10 +57,11 @@ def best_layer(results: Sequence[Result], control: str = "") -> str:
     Args:
         results: of one model on one task under one condition; other probes are passed over.
         control: `random-init`: the best layer of the model with random weights; other controls are passed over.
+        probes: what the probe may be called in a result, where it is not the linear one.
     """
     by_layer: dict[str, dict[int, float]] = {}
-    for result in of_linear(results):
-        if result.control == control:
+    for result in results:
+        if result.control == control and result.probe in probes:
             by_layer.setdefault(result.layer, {})[result.seed] = result.validation
     return max(sorted(_whole(by_layer), key=_place), key=lambda layer: _mean(by_layer[layer]))
 
@@ -158,18 +159,19 @@ def _answer(rows: Sequence[Result], layer: str) -> Answer:
     )
 
 
-def answering_layers(rows: Sequence[Result], layer: str) -> dict[str, str]:
+def answering_layers(rows: Sequence[Result], layer: str, probes: Collection[str] = LINEAR) -> dict[str, str]:
     """Return control (empty: the probe) -> the layer that answers for it.
 
     Args:
         rows: of one model, task and condition.
         layer: that answers for the probe, and for those controls that are of it.
+        probes: as for `best_layer`.
     """
     layers = dict.fromkeys((row.control for row in rows if row.layer), layer)
     if any(row.layer == first_layer(layer) and row.control in ("", "layer-0") for row in rows):
         layers["layer-0"] = first_layer(layer)
     if "random-init" in layers:
-        layers["random-init"] = best_layer(rows, "random-init")
+        layers["random-init"] = best_layer(rows, "random-init", probes)
     return layers
 
 

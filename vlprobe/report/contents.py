@@ -10,7 +10,7 @@ from vlprobe.findings import Finding, Reliance, count, headlines
 from vlprobe.findings.folder import open_folder
 from vlprobe.report.alike import read_alike
 from vlprobe.report.audited import read_audit
-from vlprobe.report.layers import address, in_order
+from vlprobe.report.layers import address, in_order, probed
 from vlprobe.report.summary import summarise
 from vlprobe.types import Result
 
@@ -119,9 +119,9 @@ def curves(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for model, cells in task["rows"].items():
         for condition, cell in cells.items():
-            probed = cell.get("streamed", cell)
-            for layer in in_order(probed["layers"]):
-                at = probed["layers"][layer]
+            chosen = probed(cell)
+            for layer in in_order(chosen["layers"]):
+                at = chosen["layers"][layer]
                 rows.append(
                     {
                         "model": model,
@@ -132,9 +132,9 @@ def curves(task: Mapping[str, Any]) -> list[dict[str, Any]]:
                         "low": at["low"],
                         "high": at["high"],
                         "n": at["n_test"],
-                        "best": layer == probed["layer"],
+                        "best": layer == chosen["layer"],
                         "beneath": at["beneath"],
-                        "streamed": probed.get("probe", ""),
+                        "streamed": chosen.get("probe", ""),
                     }
                 )
     return rows
@@ -175,6 +175,6 @@ def _lacking(summary: Mapping[str, Any], labels: Sequence[str], described: Mappi
             model = label.rpartition(" (")[0]
             for condition in described["study"]["conditions"]:
                 meant = any(note.startswith(f"{task['name']}, {model}, {condition}:") for note in noted)
-                if not meant and not {"layer", "streamed"} & rows.get(label, {}).get(condition, {}).keys():
+                if not meant and "layer" not in probed(rows.get(label, {}).get(condition, {})):
                     lacking.append(f"{task['name']}, {label}, {condition}")
     return lacking

@@ -1,4 +1,4 @@
-"""Layers in the order in which a reader expects them, and the last of a stream."""
+"""Layers in the order in which a reader expects them, the last of a stream, and which one answers in a cell."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ def in_order(layers: Iterable[str]) -> list[str]:
         return (STREAMS.index(stream) if stream in STREAMS else len(STREAMS), stream, index, layer)
 
     return sorted(layers, key=place)
+
+
+def probed(cell: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the linear probe made of a cell of `summarise`, or, where there is none, the streaming one.
+
+    That has its name under `probe`. Where no probe has scored a layer, there is no `layer`.
+    """
+    heard: Mapping[str, Any] = cell.get("streamed", cell)
+    return heard
+
+
+def named(chosen: Mapping[str, Any]) -> str:
+    """Return the best layer of what `probed` returns, with the probe where that is not the linear one."""
+    return ", ".join(filter(None, (chosen["layer"], chosen.get("probe"))))
 
 
 def last_layer(cell: Mapping[str, Any]) -> str:

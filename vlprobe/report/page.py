@@ -13,11 +13,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from vlprobe.audit.fault import many
 from vlprobe.probes import CONTROLS
 from vlprobe.report.alike import MOST, moved, pairs
 from vlprobe.report.alike_figure import alike_figure
 from vlprobe.report.figures import DASHES, colours, drawn, heat_figure, inline, panel, reliance_figure, short, titled
-from vlprobe.report.layers import last_layer
+from vlprobe.report.layers import last_layer, named, probed
 from vlprobe.report.overview import SAID
 from vlprobe.report.published import beside, sources_of
 from vlprobe.report.slopes import slopes_figure
@@ -46,7 +47,7 @@ def page(contents: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": number, "signed": signed, "short": short}
+    environment.filters |= {"score": number, "signed": signed, "short": short, "many": many}
     environment.filters["metric"] = lambda name: METRICS.get(name, name)
     environment.filters["called"] = lambda name: CALLED.get(name, name)
     template = environment.get_template("page.html")
@@ -114,15 +115,6 @@ def _glance(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"model": model, "cells": cells}
 
 
-def _streamed(probed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the main table's cell of a probe on representations that were not kept; it is never among the highest."""
-    told = f"{STREAMED} 95 % interval [{number(probed['low'])}, {number(probed['high'])}], n = {probed['n_test']}"
-    if not math.isnan(probed["shuffled"]):
-        told += f"; shuffled labels {number(probed['shuffled'])}"
-    layer = f"{probed['layer']}, {probed['probe']}"
-    return {"score": probed["score"], "layer": layer, "told": told, "top": False, "marks": ""}
-
-
 def _main(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield one row for every model and condition: score, marks, best layer, and what is told on hovering."""
     tops = {name: _top(task) for name, task in contents["tasks"].items()}
@@ -135,25 +127,24 @@ def _main(contents: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for task_name, task in contents["tasks"].items():
                 cell = task["rows"].get(model, {}).get(condition, {})
                 there = [published.get((task_name, source)) for source in sources_of(contents, task_name)]
-                if "streamed" in cell:
-                    cells += [_streamed(cell["streamed"]), *there]
-                    continue
-                if "layer" not in cell:
-                    cells += [None, *there]
-                    continue
-                told = f"95 % interval [{number(cell['low'])}, {number(cell['high'])}], n = {cell['n_test']}"
-                told += f", {cell['seeds']} seeds" if cell["seeds"] > 1 else ""
-                told += "".join(
-                    f"; {CALLED.get(each, each)} {number(score)}" for each, score in cell["controls"].items()
-                )
-                top = round(cell["score"], 3) == tops[task_name]
-                marks = marks_of(task, model, condition)
-                shown = {"score": cell["score"], "layer": cell["layer"], "told": told, "top": top, "marks": marks}
-                cells += [shown, *there]
+                cells += [_shown(cell, marks_of(task, model, condition), tops[task_name]), *there]
             if any(cells):
                 rows.append({"condition": condition, "cells": cells, "first": not rows})
         named = {"model": name, "stage": stage.removesuffix(")"), "span": len(rows)}
         yield from (named | row for row in rows)
+
+
+def _shown(cell: Mapping[str, Any], marks: str, top: float) -> dict[str, Any] | None:
+    """Return a cell of the main table; a probe on representations that were not kept is never among the highest."""
+    chosen = probed(cell)
+    if "layer" not in chosen:
+        return None
+    told = f"{STREAMED} " if "streamed" in cell else ""
+    told += f"95 % interval [{number(chosen['low'])}, {number(chosen['high'])}], n = {chosen['n_test']}"
+    told += f", {chosen['seeds']} seeds" if chosen["seeds"] > 1 else ""
+    told += "".join(f"; {CALLED.get(each, each)} {number(score)}" for each, score in chosen["controls"].items())
+    best = "streamed" not in cell and round(cell["score"], 3) == top
+    return {"score": chosen["score"], "layer": named(chosen), "told": told, "top": best, "marks": marks}
 
 
 def _top(task: Mapping[str, Any]) -> float:
@@ -217,16 +208,19 @@ def _alike(contents: Mapping[str, Any], numbers: Iterator[int]) -> Iterator[dict
 
 
 def _details(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield one row for every model and condition of a task, with all its numbers."""
+    """Yield one row for every model and condition of a task, with all its numbers; `probe` names a streaming one."""
     for model, cells in task["rows"].items():
         for condition, cell in cells.items():
-            if "layer" in cell:
-                last = last_layer(cell)
-                yield cell | {
+            chosen = probed(cell)
+            if "layer" in chosen:
+                last = last_layer(chosen)
+                yield {
+                    **chosen,
+                    "probe": chosen.get("probe", ""),
                     "model": model,
                     "condition": condition,
                     "last": last,
-                    "last_score": cell["layers"][last]["score"],
+                    "last_score": chosen["layers"][last]["score"],
                     "verdict": task["verdicts"].get(model, {}) if condition == "matched" else {},
                 }
 
@@ -237,7 +231,7 @@ def _dashes(contents: Mapping[str, Any]) -> dict[str, str]:
     for task in contents["tasks"].values():
         for cells in task["rows"].values():
             cell = cells.get("matched", {})
-            layers = cell.get("streamed", cell).get("layers", {})
+            layers = probed(cell).get("layers", {})
             there |= {*cell.get("alone", {}), *(name for layer in layers.values() for name in layer["beneath"])}
     names = {
         "bag-of-words": "words",

@@ -105,8 +105,7 @@ def _cell(results: Sequence[Result]) -> dict[str, Any]:
         return cell | ({"streamed": streamed} if streamed else {})
     best = best_layer(results)
     beside = _beside([result for result in results if result.layer == best])
-    cell |= {"layer": best, "shuffled": _shuffled(linear, best), "controls": _controls(linear, best), "beside": beside}
-    return cell | layers[best]
+    return cell | {"layer": best, "controls": _controls(linear, best), "beside": beside} | layers[best]
 
 
 def _streamed(results: Sequence[Result]) -> dict[str, Any]:
@@ -118,21 +117,16 @@ def _streamed(results: Sequence[Result]) -> dict[str, Any]:
             by_layer.setdefault(each.layer, []).append(each)
     if not by_layer:
         return {}
-    means = {layer: _mean([each.validation for each in inside]) for layer, inside in by_layer.items()}
-    best = max(means, key=lambda layer: -math.inf if math.isnan(means[layer]) else means[layer])
+    best = best_layer(rows, probes=STREAMING)
     layers = {name: _layer(inside) | _beneath(rows, name) for name, inside in by_layer.items()}
-    return layers[best] | {
-        "probe": rows[0].probe,
-        "layer": best,
-        "shuffled": _shuffled(rows, best),
-        "layers": layers,
-    }
+    chosen = {"probe": rows[0].probe, "layer": best, "controls": _controls(rows, best), "beside": {}, "layers": layers}
+    return chosen | layers[best]
 
 
 def _controls(results: Sequence[Result], best: str) -> dict[str, float]:
     """Return {control: score} of those that look at a layer, where the probe looks at its best one."""
     found = {}
-    for control, layer in answering_layers(results, best).items():
+    for control, layer in answering_layers(results, best, (*LINEAR, *STREAMING)).items():
         names = ("", control) if control == "layer-0" else (control,)  # the probe may have been on it anyway
         found[control] = _mean([each.score for each in results if each.layer == layer and each.control in names])
     return {name: found[name] for name in CONTROLS if name in found}

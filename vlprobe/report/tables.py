@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlprobe.report.layers import last_layer
+from vlprobe.report.layers import last_layer, named, probed
 from vlprobe.report.published import beside, sources_of
 
 LATEX = {
@@ -70,7 +70,7 @@ def main_table(contents: Mapping[str, Any]) -> Table:
         for condition in contents["conditions"]:
             cells = [task["rows"].get(model, {}).get(condition, {}) for task in tasks.values()]
             published = beside(contents, model, condition)
-            if published or any("layer" in cell or "streamed" in cell for cell in cells):
+            if published or any("layer" in probed(cell) for cell in cells):
                 shown = [_shown(cell, marks_of(task, model, condition))
                          for task, cell in zip(tasks.values(), cells, strict=True)]  # fmt: skip
                 rows.append([name, stage.removesuffix(")"), condition, *_with_published(contents, shown, published)])
@@ -126,9 +126,8 @@ def marks_of(task: Mapping[str, Any], model: str, condition: str) -> str:
 
 
 def _shown(cell: Mapping[str, Any], marks: str) -> str:
-    if "streamed" in cell:
-        return "{} ({layer}, {probe})".format(number(cell["streamed"]["score"]), **cell["streamed"])
-    return f"{number(cell['score'])}{marks} ({cell['layer']})" if "layer" in cell else "-"
+    chosen = probed(cell)
+    return f"{number(chosen['score'])}{marks} ({named(chosen)})" if "layer" in chosen else "-"
 
 
 def streams(tasks: Mapping[str, Any]) -> bool:
@@ -171,7 +170,7 @@ def long_table(contents: Mapping[str, Any]) -> Table:
         for curve in task["curves"]:
             model, _, stage = curve["model"].rpartition(" (")
             cell = task["rows"][curve["model"]][curve["condition"]]
-            cell, probe = cell.get("streamed", cell), curve["streamed"] or "linear"
+            cell, probe = probed(cell), curve["streamed"] or "linear"
             at, layer = cell["layers"][curve["layer"]], curve["layer"]
             who = [*start, model, stage.removesuffix(")"), curve["condition"]]
             chosen = [word for word, one in (("best", cell["layer"]), ("last", last_layer(cell))) if one == layer]

@@ -11,20 +11,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vlprobe.audit.fault import many
 from vlprobe.findings import FILE, Finding, count, headlines
+from vlprobe.report.layers import probed
 from vlprobe.report.tables import STREAMED
 
 LINES = 15
 """Findings that are printed; all are in findings.json."""
-LEGEND = (
+CELLS = (
     "In a cell: score, [95 % interval], best layer (chosen on the validation part), controls. Layer 0: of the same "
     "stream. Selects: score minus that on random labels of types. Untrained: the same model with random weights. "
-    "No model: what the targets, the words and the pixels tell without one.",
+    "No model: what the targets, the words and the pixels tell without one."
+)
+"""What stands in the tables."""
+LEGEND = (
     "takes it: where what a probe finds comes from; not at all: not shown to beat the majority class; not above: "
     "a control that the probe was not shown to beat.",
     "*: shown, corrected p at most 0.05 (in a table: matched differs from mismatched). -: not shown.",
 )
-"""What the signs of the tables and findings mean."""
+"""What the signs of verdicts and findings mean."""
 SHORT = {"bag-of-words": "words", "shuffled-labels": "shuffled", "layer-0": "layer 0", "control-task": "random labels"}
 SHORT |= {"random-init": "untrained"}
 """Control -> what a narrow cell calls it; others by their name."""
@@ -63,6 +68,7 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
             shown = [_cell(cells.get(each), each == "matched" and verdict["differs"]) for each in task["conditions"]]
             table.add_row(_two_lines(model), *said, *shown)
         console.print(table)
+    console.print(CELLS, style="dim", markup=False, highlight=False)
     _print_beside(summary, console)
 
 
@@ -92,43 +98,34 @@ def _takes(verdict: Mapping[str, Any], level: str) -> str:
 
 
 def _cell(cell: Mapping[str, Any] | None, differs: bool) -> str:
-    if cell is not None and "streamed" in cell:
-        return _streamed(cell["streamed"])
-    if cell is None or "layer" not in cell:
+    chosen = probed(cell or {})
+    if "layer" not in chosen:
         return "-"
-    bounds = escape(f"[{_number(cell['low'])}, {_number(cell['high'])}]")
-    beneath = {name: score for name, score in cell["controls"].items() if name != "control-task"}
+    bounds = escape(f"[{_number(chosen['low'])}, {_number(chosen['high'])}]")
+    beneath = {name: score for name, score in chosen["controls"].items() if name != "control-task"}
     controls = [_lines(beneath)] if beneath else []
-    if "selectivity" in cell:
-        controls.append(f"[dim]selects {cell['selectivity']:+.3f}[/dim]")
-    controls.append(f"[dim]n = {cell['n_test']}[/dim]")
-    controls += [f"[dim]{cell['seeds']} seeds[/dim]"] if cell["seeds"] > 1 else []
-    lines = [f"[bold]{_number(cell['score'])}[/bold]{' *' if differs else ''}", bounds, escape(cell["layer"])]
-    beside = [line for name, probed in cell["beside"].items() for line in _beside(name, probed)]
-    return "\n".join([*lines, *controls, *beside])
-
-
-def _streamed(probed: Mapping[str, Any]) -> str:
-    """Return the cell of a probe on representations that were not kept."""
-    bounds = escape(f"[{_number(probed['low'])}, {_number(probed['high'])}]")
-    lines = [probed["probe"], _number(probed["score"]), bounds, escape(probed["layer"])]
-    if not math.isnan(probed["shuffled"]):
-        lines.append(f"[dim]shuffled {_number(probed['shuffled'])}[/dim]")
-    return "\n".join([*lines, f"[dim]n = {probed['n_test']}[/dim]"])
+    if "selectivity" in chosen:
+        controls.append(f"[dim]selects {chosen['selectivity']:+.3f}[/dim]")
+    controls.append(f"[dim]n = {chosen['n_test']}[/dim]")
+    controls += [f"[dim]{chosen['seeds']} seeds[/dim]"] if chosen["seeds"] > 1 else []
+    score = _number(chosen["score"])
+    first = [chosen["probe"], score] if "probe" in chosen else [f"[bold]{score}[/bold]{' *' if differs else ''}"]
+    beside = [line for name, other in chosen["beside"].items() for line in _beside(name, other)]
+    return "\n".join([*first, bounds, escape(chosen["layer"]), *controls, *beside])
 
 
 def _lines(controls: Mapping[str, float]) -> str:
     return "\n".join(f"[dim]{SHORT.get(name, name)} {_number(score)}[/dim]" for name, score in controls.items())
 
 
-def _beside(name: str, probed: Mapping[str, Any]) -> list[str]:
+def _beside(name: str, other: Mapping[str, Any]) -> list[str]:
     """Return what a probe that is not linear made of the layer that the linear one chose."""
-    unit = UNITS.get(probed["metric"], "")
-    lines = [f"{escape(name)} {_number(probed['score'])}{unit}"]
-    if not math.isnan(probed["shuffled"]):  # else that control was not asked for
-        lines.append(f"[dim]shuffled {_number(probed['shuffled'])}{unit}[/dim]")
-    if "selectivity" in probed:
-        lines.append(f"[dim]selects {probed['selectivity']:+.3f}[/dim]")
+    unit = UNITS.get(other["metric"], "")
+    lines = [f"{escape(name)} {_number(other['score'])}{unit}"]
+    if not math.isnan(other["shuffled"]):  # else that control was not asked for
+        lines.append(f"[dim]shuffled {_number(other['shuffled'])}{unit}[/dim]")
+    if "selectivity" in other:
+        lines.append(f"[dim]selects {other['selectivity']:+.3f}[/dim]")
     return lines
 
 
@@ -144,16 +141,17 @@ def print_findings(findings: Sequence[Finding], folder: Path, console: Console) 
     if not told:
         return
     tests, controls = count(findings)
-    for line in LEGEND if any(finding.verdict for finding in told) else LEGEND[:1]:
+    for line in LEGEND if any(finding.verdict for finding in told) else ():
         console.print(line, style="dim", markup=False, highlight=False)
-    said = f"of {tests} tests, and {controls} of controls, p corrected for the number of each (Holm)"
+    said = f"of {many(tests, 'test')}, and {controls} of controls, p corrected for the number of each (Holm)"
     console.print(f"\n[bold]Findings[/bold] {said}", highlight=False)
     lines = Table.grid(padding=(0, 1))
     for finding in told[:LINES]:
         lines.add_row(" *" if finding.significant else " -", escape(finding.statement))
     console.print(lines, highlight=False)
-    more = f"and {len(findings) - min(len(told), LINES)} more, the single tests among them, in {folder / FILE}"
-    console.print(more, markup=False, highlight=False, soft_wrap=True)
+    more = len(findings) - min(len(told), LINES)
+    said = f"and {more:,} more, the single tests among them, in {folder / FILE}" if more else f"all in {folder / FILE}"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from vlprobe.report.tables import Table, in_text, markdown, number
+from vlprobe.report.layers import named, probed
+from vlprobe.report.tables import STREAMED, Table, in_text, markdown, number
 from vlprobe.settings import parse
 from vlprobe.study_file import StudyFile
 
@@ -72,10 +73,12 @@ def card(contents: Contents, label: str) -> str:
 
 
 def metadata(contents: Contents, label: str) -> ModelCardData:
-    """Return the model's scores as the hub's metadata: one metric for every task and condition."""
+    """Return the linear probe's scores as the hub's metadata: one metric for every task and condition."""
     tasks = {task["name"]: task for task in contents["provenance"]["tasks"]}
     results = []
     for name, condition, cell in cells(contents, label):
+        if "probe" in cell:
+            continue  # whoever reads the metadata compares them: they are of the linear probe alone
         metric, dataset = contents["tasks"][name]["metric"], _on_hub(tasks[name])
         bounds = f"{cell['low']:.3f} to {cell['high']:.3f}"
         results.append(
@@ -96,11 +99,12 @@ def metadata(contents: Contents, label: str) -> ModelCardData:
 
 
 def cells(contents: Contents, label: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield task, condition and what a model scored there."""
+    """Yield task, condition and what a model scored there; `probe` names a streaming probe."""
     for name, task in contents["tasks"].items():
         for condition, cell in task["rows"].get(label, {}).items():
-            if "layer" in cell and not math.isnan(cell["score"]):
-                yield name, condition, cell
+            chosen = probed(cell)
+            if "layer" in chosen and not math.isnan(chosen["score"]):
+                yield name, condition, {**chosen, "majority": cell["majority"]}
 
 
 def scores(contents: Contents, label: str) -> Table:
@@ -110,9 +114,10 @@ def scores(contents: Contents, label: str) -> Table:
         metric = contents["tasks"][name]["metric"].replace("r2", "R²")
         interval = f"[{number(cell['low'])}, {number(cell['high'])}]"
         beside = [number(cell["majority"]), str(cell["n_test"]), str(cell["seeds"])]
-        rows.append([name, condition, metric, cell["layer"], number(cell["score"]), interval, *beside])
+        rows.append([name, condition, metric, named(cell), number(cell["score"]), interval, *beside])
     heads = ["task", "condition", "metric", "layer", "score", "95 % interval", "majority", "n", "seeds"]
-    return Table(READ, heads, rows, left=4)
+    streamed = any("probe" in cell for _, _, cell in cells(contents, label))
+    return Table(f"{READ} {STREAMED}" if streamed else READ, heads, rows, left=4)
 
 
 def data(contents: Contents) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlprobe.report.contents import address
+from vlprobe.report.layers import address, probed
 from vlprobe.report.tables import long_table
 
 NUMBERS = ("score", "low", "high", "n_test", "n_train", "seeds", "selectivity")
@@ -23,11 +23,13 @@ class Tracked:
     study: str
     """The study's name."""
     config: Mapping[str, str]
-    """Where the scores come from, and `TASK/CONDITION/layer`: the best layers."""
+    """Where the scores come from, and `TASK/CONDITION/layer`, `TASK/CONDITION/PROBE/layer`: the best layers."""
     curves: Mapping[int, Mapping[str, float]]
-    """Index of a layer -> `TASK/CONDITION/STREAM` -> score there. What has no index, as a pooler, is in the table."""
+    """Index of a layer -> `TASK/CONDITION/STREAM` -> score there; of a streaming probe `TASK/CONDITION/PROBE/STREAM`:
+    no chart lays it over the linear one. What has no index, as a pooler, is in the table."""
     summary: Mapping[str, float]
-    """`TASK/CONDITION/best_score`, with `best_low` and `best_high`, its interval, and `majority`."""
+    """`TASK/CONDITION/best_score`, with `best_low` and `best_high`, its interval, and `majority`; of a streaming probe
+    `TASK/CONDITION/PROBE/best_score`, ..."""
     columns: Sequence[str]
     """Of the table."""
     rows: Sequence[Sequence[str | float | None]]
@@ -50,11 +52,11 @@ def tracked(contents: Mapping[str, Any]) -> Iterator[Tracked]:
 
 def _curves(contents: Mapping[str, Any], label: str) -> dict[int, dict[str, float]]:
     curves: dict[int, dict[str, float]] = {}
-    for task, condition, cell in _cells(contents, label):
-        for layer, at in cell["layers"].items():
+    for where, cell in _cells(contents, label):
+        for layer, at in probed(cell)["layers"].items():
             stream, index = address(layer)
             if index < math.inf and not math.isnan(at["score"]):
-                curves.setdefault(int(index), {})[f"{task}/{condition}/{stream}"] = at["score"]
+                curves.setdefault(int(index), {})[f"{_of_probe(where, cell)}/{stream}"] = at["score"]
     return dict(sorted(curves.items()))
 
 
@@ -62,21 +64,26 @@ def _best(contents: Mapping[str, Any], label: str) -> tuple[dict[str, str], dict
     """Return the best layers, and their scores."""
     layers: dict[str, str] = {}
     scores: dict[str, float] = {}
-    for task, condition, cell in _cells(contents, label):
-        where = f"{task}/{condition}"
-        layers[f"{where}/layer"] = cell["layer"]
-        found = {"best_score": cell["score"], "best_low": cell["low"], "best_high": cell["high"]}
-        found |= {"majority": cell["majority"]}
-        scores |= {f"{where}/{name}": value for name, value in found.items() if not math.isnan(value)}
-    return layers, scores
+    for where, cell in _cells(contents, label):
+        best, mine = probed(cell), _of_probe(where, cell)
+        layers[f"{mine}/layer"] = best["layer"]
+        found = {"best_score": best["score"], "best_low": best["low"], "best_high": best["high"]}
+        scores |= {f"{mine}/{name}": value for name, value in found.items()} | {f"{where}/majority": cell["majority"]}
+    return layers, {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
-def _cells(contents: Mapping[str, Any], label: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield task, condition and scores, where there are any."""
+def _cells(contents: Mapping[str, Any], label: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield `TASK/CONDITION` and scores, where there are any."""
     for name, task in contents["tasks"].items():
         for condition, cell in task["rows"].get(label, {}).items():
-            if "layer" in cell:
-                yield name, condition, cell
+            if "layer" in probed(cell):
+                yield f"{name}/{condition}", cell
+
+
+def _of_probe(where: str, cell: Mapping[str, Any]) -> str:
+    """Return `TASK/CONDITION`, with the probe behind it where that is a streaming one."""
+    probe = probed(cell).get("probe")
+    return f"{where}/{probe}" if probe else where
 
 
 def _config(described: Mapping[str, Any], name: str, stage: str) -> dict[str, str]:
