@@ -14,8 +14,10 @@ import pytest
 from test_study import study
 from toys import Toy, colour_task
 from vlprobe.cli import app
+from vlprobe.engines import Processes
 from vlprobe.errors import DataError
 from vlprobe.extraction import ImageDigests, compute, features, forwards, missing, request
+from vlprobe.extraction.jobs import Shelf
 from vlprobe.store import Damaged, Section, Shard, Store
 from vlprobe.store.shard import BLOCK, checksum
 from vlprobe.types import FULL, Numbers
@@ -337,6 +339,35 @@ def test_a_second_study_computes_nothing_that_the_first_one_did(tmp_path):
     assert again.plan().forward_passes == 0
     again.run()
     assert not model.seen
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_no_model_is_loaded_to_find_that_the_store_has_all(tmp_path, workers):
+    """Once to be planned, and no second time; no worker is started. What says whose shards they are is made again."""
+    models = [Toy(), Toy("reader", ("text",))]
+    study(tmp_path, models).run()
+    (tmp_path / "results.jsonl").unlink()
+    manifests = sorted((tmp_path / "features").rglob("manifest.json"))
+    manifests[0].unlink()
+    manifests[1].write_bytes(manifests[1].read_bytes()[:40])
+    again, loaded = study(tmp_path, models), []
+    load = again._shelf._load
+    again._shelf = Shelf(lambda asked: loaded.append(asked.spec) or load(asked))
+    engine = None if workers is None else Processes(workers)
+    again.run(engine=engine)
+    assert loaded == ["toy:0", "toy:1"] and (engine is None or engine._pool is None)
+    assert {json.loads(path.read_text())["model"] for path in manifests} == {"toy", "reader"}
+
+
+def test_a_chunk_that_is_there_loads_no_model(tmp_path, monkeypatch):
+    """As for a task of a job array whose part is done, where that of another is not."""
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 60)
+    studies = [study(tmp_path, [Toy(), Toy("reader", ("text",))]) for _ in range(2)]
+    inputs = studies[0].represent((1, 2)).inputs
+    loaded, load = [], studies[1]._shelf._load
+    studies[1]._shelf = Shelf(lambda asked: loaded.append(asked.spec) or load(asked))
+    assert inputs and studies[1].represent((1, 2)).inputs == 0
+    assert loaded == ["toy:0", "toy:1"]
 
 
 def test_half_precision_is_kept_where_it_holds_the_numbers(tmp_path):

@@ -13,7 +13,8 @@ import numpy as np
 from vlprobe.cells import Cell, Wanted
 from vlprobe.engines import Engine
 from vlprobe.errors import DataError, VlprobeError
-from vlprobe.extraction import features, layers_of, left_out
+from vlprobe.extraction import features, layers_of, left_out, missing
+from vlprobe.extraction.encoding import manifest
 from vlprobe.extraction.jobs import Asked, Jobs, Shelf, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.listening import LISTENERS, Heard, Layer
@@ -173,8 +174,12 @@ def _pass_part(
 def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> Jobs:
     """Return what the cells of one model lack, each distinct input once for all of them."""
     lacking = [cell for cell in cells if _lacks(cell, results, workplace.store)]
-    extractions = {each.key: each for cell in lacking for each in (cell.trained, cell.tested)}
-    return jobs(workplace.asked[cells[0].called], list(extractions.values()))
+    extractions = list({each.key: each for cell in lacking for each in (cell.trained, cell.tested)}.values())
+    if extractions:  # also where what it describes is whole, and it was lost
+        workplace.store.describe(extractions[0].home, manifest(cells[0].model, workplace.file.numbers))
+    if not missing(extractions, workplace.store):  # no worker is started, and no model loaded, to find that out
+        return Jobs(())
+    return jobs(workplace.asked[cells[0].called], extractions)
 
 
 def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, bars: Bars) -> None:

@@ -85,7 +85,7 @@ def compute(
 
     asked = Asked("", Path(), "", store.folder, batch_size, bad_rows, numbers)
     for job in jobs(asked, extractions):
-        encode_chunk(encoder, job, store, advance)
+        encode_chunk(lambda: encoder, job, store, advance)
 
 
 def left_out(encoder: Encoder | Profile, extraction: Extraction, store: Store, bad_rows: BadRows) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vlprobe.digest import digest
-from vlprobe.encoders.encoder import profile
+from vlprobe.encoders.encoder import Profile, profile
 from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.exact import precision
 from vlprobe.extraction.batches import batches
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 BadRows = Literal["error", "skip"]
 
 
-def encode_chunk(encoder: Encoder, job: Job, store: Store, advance: Callable[[int], None]) -> None:
+def encode_chunk(load: Callable[[], Encoder], job: Job, store: Store, advance: Callable[[int], None]) -> None:
     """Run a model over what the store lacks of one chunk, and write it as one shard.
 
     Args:
-        encoder: the model.
+        load: returns the model; not called where the store lacks nothing.
         job: the chunk, and how to run it.
         store: where the shard goes.
         advance: called with the number of inputs done.
     """
     asked = job.asked
-    store.describe(job.home, manifest(encoder, asked.numbers))
     waiting = lacking(job.home, job.passes, store)
     questions = [(question.section, question.name) for each in job.passes for question in each.questions]
     if store.changed(job.home, _shard(waiting), questions):
         store.refresh(job.home)
         waiting = lacking(job.home, job.passes, store)
     if waiting:
-        budget = None
+        encoder, budget = load(), None
+        store.describe(job.home, manifest(encoder, asked.numbers))
         if asked.batch_size is None and encoder.accelerator:
             budget = Budget(encoder, store, job.home)
             budget.settle(waiting, lambda batch: Chunk(encoder, batch, asked.numbers, asked.bad_rows).answer(batch))
@@ -58,9 +58,9 @@ def _shard(passes: Sequence[Forward]) -> str:
     return digest([[question.section, question.name] for each in passes for question in each.questions])
 
 
-def manifest(encoder: Encoder, numbers: Numbers) -> dict[str, object]:
+def manifest(encoder: Encoder | Profile, numbers: Numbers) -> dict[str, object]:
     """Return what a person wants to know of a folder of shards."""
-    known = profile(encoder)
+    known = encoder if isinstance(encoder, Profile) else profile(encoder)
     return {
         "model": known.name,
         "family": known.family,

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -168,13 +169,13 @@ def work(job: Job) -> int:
     """
     from vlprobe.extraction.encoding import encode_chunk
 
-    encoder, store, advance, told = at_work(job.asked)
-    encode_chunk(encoder, job, store, advance)
+    load, store, advance, told = at_work(job.asked)
+    encode_chunk(load, job, store, advance)
     return sum(told)
 
 
-def at_work(asked: Asked) -> tuple[Encoder, Store, Callable[[int], None], list[int]]:
-    """Return this worker's model and store, whom to tell of inputs done, and where they are counted otherwise."""
+def at_work(asked: Asked) -> tuple[Callable[[], Encoder], Store, Callable[[int], None], list[int]]:
+    """Return what loads this worker's model, its store, whom to tell of inputs done, and where they count otherwise."""
     told: list[int] = []
     store = _WORKER.stores.setdefault(asked.store, Store(asked.store))
-    return _WORKER.shelf(asked), store, _WORKER.advance or told.append, told
+    return partial(_WORKER.shelf, asked), store, _WORKER.advance or told.append, told

@@ -109,7 +109,8 @@ def pass_by(job: Passing) -> int:
     if not waiting:
         return 0
     asked = job.asked
-    encoder, store, advance, told = at_work(asked)
+    load, store, advance, told = at_work(asked)
+    encoder = load()
     store.describe(job.home, manifest(encoder, asked.numbers))
     sums = [_Sum(each, read(each.fitted) if each.part != "train" else {}, {}, {}) for each in waiting]
     # Of all streams: the last bits of a sum are also those of which rows were run together.
