@@ -1,5 +1,6 @@
 """The store: nothing half-written is read, nothing damaged is believed, nothing is computed twice."""
 
+import errno
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from vlprobe.errors import DataError
 from vlprobe.extraction import ImageDigests, compute, features, forwards, missing, request
 from vlprobe.extraction.jobs import Shelf
 from vlprobe.store import Damaged, Section, Shard, Store
+from vlprobe.store import shard as one_shard
 from vlprobe.store.shard import BLOCK, checksum
 from vlprobe.types import FULL, Numbers
 
@@ -144,7 +146,7 @@ DAMAGE = {
     "a flipped bit in the addresses": lambda data: data[:-3] + bytes([data[-3] ^ 4]) + data[-2:],
     "a flipped bit": lambda data: at_half(data, bytes([data[len(data) // 2] ^ 4])),
     "zeroes": lambda data: at_half(data, bytes(512)),
-    "another version": lambda data: data.replace(b'\\"format\\": 3', b'\\"format\\": 2'),
+    "another version": lambda data: data.replace(b'\\"format\\": 4', b'\\"format\\": 3'),
 }
 
 
@@ -160,6 +162,59 @@ def test_damage_is_noticed_and_computed_again(tmp_path, kind):
     if kind in ("a flipped bit", "zeroes"):  # its header was fine: it was noticed when it was read
         said = json.loads((tmp_path / "a" / "study.json").read_text())["computed_again"]
         assert said == [f"{path}: it was damaged"]
+
+
+def test_others_read_a_shard_with_the_library_and_another_user_may(tmp_path):
+    import safetensors.numpy
+
+    Store(tmp_path).write("a" * 64, "b" * 64, {"s": section(), "t": section(np.float16)})
+    (path,) = shards(tmp_path)
+    tensors = safetensors.numpy.load_file(path)
+    for name in ("s", "t"):
+        for key in ("joint.0", "start", "unit"):
+            there = Shard(path).read(name, key)
+            np.testing.assert_array_equal(tensors[f"{name}/{key}"], there)
+            assert tensors[f"{name}/{key}"].dtype == there.dtype
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_shard_of_another_model_answers_nothing(tmp_path):
+    """Both are asked the same, so that what one answered would be taken for the other's."""
+    whole = study(tmp_path, [Toy(), Toy("twin")]).run()
+    one, other = shards(tmp_path)
+    before = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    (tmp_path / "results.jsonl").unlink()
+    with pytest.raises(Damaged, match=f"another model answered, whose folder is {other.parent.name}; remove"):
+        Shard(one)
+    assert study(tmp_path, [Toy(), Toy("twin")]).run() == whole
+    assert one.read_bytes() == before
+
+
+@pytest.mark.parametrize("number, lost", [(errno.EACCES, False), (errno.EMFILE, False), (errno.EIO, True)])
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch, capsys, number, lost):
+    """Another user's file, too many open files: it is whole, and days of work. A disk that fails has lost it."""
+    study(tmp_path).run()
+    (tmp_path / "results.jsonl").unlink()
+    (path,) = shards(tmp_path)
+    opened = Path.open
+
+    def closed(self, *given, **settings):
+        if self == path and path.exists():
+            raise OSError(number, os.strerror(number))
+        return opened(self, *given, **settings)
+
+    monkeypatch.setattr(Path, "open", closed)
+    if lost:
+        assert call("verify", tmp_path / "features") == 1 and "1 shards read, 1 damaged" in capsys.readouterr().out
+        return
+    for command in (["verify"], ["list"], ["prune", "--yes"]):
+        call(command[0], tmp_path / "features", *command[1:])
+        assert ("not to be read" in capsys.readouterr().out) == (command[0] != "prune") and path.exists()
+    with pytest.raises(DataError, match=f"cannot be read .{os.strerror(number)}.; nothing says that it is damaged"):
+        study(tmp_path).run()
+    assert path.exists()
 
 
 def test_what_another_version_wrote_is_not_found_and_said_to_be_of_no_use(tmp_path, capsys, monkeypatch):
@@ -245,17 +300,15 @@ def test_what_is_being_written_is_not_read(tmp_path):
 
 def test_two_processes_of_one_number_write_one_shard_at_once(tmp_path, monkeypatch):
     """As on two machines that share a folder: the second writes all of it while the first is half through."""
-    import safetensors.numpy
-
-    begun = []
+    begun, real = [], one_shard._save
     layer = np.arange(20, dtype=np.float32).reshape(5, 4)
 
-    def slowly(tensors, path, notes):
+    def slowly(path, tensors, notes):
         begun.append(path)
-        whole = safetensors.numpy.save(tensors, notes)
+        real(path, tensors, notes)
         if len(begun) == 2:
-            path.write_bytes(whole)
             return
+        whole = path.read_bytes()
         with path.open("wb") as file:
             file.write(whole[: len(whole) - 60])
             file.flush()
@@ -265,7 +318,7 @@ def test_two_processes_of_one_number_write_one_shard_at_once(tmp_path, monkeypat
 
     reader = Store(tmp_path)
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    monkeypatch.setattr("safetensors.numpy.save_file", slowly)
+    monkeypatch.setattr(one_shard, "_save", slowly)
     Store(tmp_path).write("a" * 64, "b" * 64, {"s": replace(section(), layers={"joint.0": layer})})
     assert len(set(begun)) == 2
     (path,) = shards(tmp_path)
@@ -279,17 +332,15 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 20)
     written = []
 
-    def full(tensors, path, notes):
+    def full(path, tensors, notes):
         if len(written) == 2:
             path.write_bytes(b"half of it")
             raise OSError(28, "No space left on device")
         written.append(path)
-        real(tensors, path, notes)
+        real(path, tensors, notes)
 
-    import safetensors.numpy
-
-    real = safetensors.numpy.save_file
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    real = one_shard._save
+    monkeypatch.setattr(one_shard, "_save", full)
     model, store = Toy(), Store(tmp_path)
     asked = request(model, EXAMPLES, "word", "first", ImageDigests())
     with pytest.raises(DataError, match=r"No space left.*what is finished is kept.*VLPROBE_CACHE"):

@@ -75,24 +75,28 @@ def list_(folder: Folder = None) -> None:
 @store.command()
 def verify(folder: Folder = None) -> None:
     """Read every file and compare its checksums; damaged ones are named, and computed again by the next run."""
+    from vlprobe.errors import DataError
     from vlprobe.store import Damaged, Shard
     from vlprobe.streams.files import damage
 
-    checked, damaged = 0, []
+    damaged: list[str] = []
+    unread: list[str] = []
+    checked = 0
     for home in _homes(folder):
         for path in home.shards:
+            checked += 1
             try:
                 Shard(path).verify()
-            except Damaged as error:
-                damaged.append(str(error))
-            checked += 1
+            except DataError as error:
+                (damaged if isinstance(error, Damaged) else unread).append(str(error))
     statistics = [path for each in _waiting(folder) for path in each.files]
     damaged += filter(None, map(damage, statistics))
-    for line in damaged:
+    for line in (*damaged, *unread):
         typer.echo(line)
     also = f" and {len(statistics)} files of statistics" if statistics else ""
-    typer.echo(f"{checked} shards{also} read, {len(damaged)} damaged: {_place(folder)}")
-    if damaged:
+    closed = f", {len(unread)} not to be read" if unread else ""
+    typer.echo(f"{checked - len(unread)} shards{also} read, {len(damaged)} damaged{closed}: {_place(folder)}")
+    if damaged or unread:
         raise typer.Exit(1)
 
 
@@ -107,7 +111,7 @@ def prune(
     """Remove what is of no use: damaged files, what killed runs left, statistics of streaming studies that nobody has
     gone on with for 30 days; with --model, all of one model.
     """
-    from vlprobe.errors import StudyError, did_you_mean
+    from vlprobe.errors import DataError, StudyError, did_you_mean
     from vlprobe.store import Damaged, Shard
 
     homes, waiting = list(_homes(folder)), _waiting(folder)
@@ -128,6 +132,9 @@ def prune(
                     continue
                 except Damaged:
                     pass
+                except DataError as error:
+                    typer.echo(error)
+                    continue
             removed.append(path)
         if model is not None and home.manifest:
             removed += [home.path / "manifest.json", *sorted(home.path.glob("batch-*.json"))]
@@ -212,6 +219,7 @@ def _homes(folder: Path | None) -> Iterator[Home]:
 
 def _sections(home: Home) -> tuple[dict[str, int], int]:
     """Return section -> distinct questions, and how many shards are of another version."""
+    from vlprobe.errors import DataError
     from vlprobe.store import Damaged, Outdated, Shard
 
     found: dict[str, set[str]] = {}
@@ -225,4 +233,6 @@ def _sections(home: Home) -> tuple[dict[str, int], int]:
             outdated += 1
         except Damaged:
             found.setdefault(f"damaged: {path.name}", set())
+        except DataError:
+            found.setdefault(f"not to be read: {path.name}", set())
     return {section: len(questions) for section, questions in found.items()}, outdated

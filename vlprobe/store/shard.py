@@ -1,11 +1,14 @@
 """One shard: a safetensors file whose every tensor has a checksum.
 
 Read with our own few lines. `safe_open` pages a cold file in several times slower; and read from a memory map, a disk
-that fails, or a file that is cut short, would end the process without a word, where `read` says what happened.
+that fails, or a file that is cut short, would end the process without a word, where `read` says what happened. Written
+with our own few lines, too: `save_file` writes what nobody but its user may read, under a name of its own, which stays
+where it is killed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -21,10 +24,15 @@ from xxhash import xxh3_128, xxh3_128_hexdigest
 from vlprobe.aside import aside
 from vlprobe.errors import DataError, unwritable
 
-FORMAT = 3
+FORMAT = 4
 """Part of where a home lies: what another version has written is not found, and never misread."""
 TYPES = {"F32": np.float32, "F16": np.float16, "U8": np.uint8, "I64": np.int64, "I32": np.int32}
 """safetensors' names of the number formats that a shard may hold."""
+NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
+"""Number format -> its name there."""
+LOST = (errno.EIO, errno.ENOENT, errno.ESTALE)
+"""Errors of a file whose content is no more: the disk fails, or somebody has removed it. Others say nothing of it, as
+where too many files are open, or another user's may not be read."""
 HEADER = 100_000_000
 """Bytes of the longest header that is read."""
 ANOTHER = "`store` in the study or VLPROBE_CACHE"
@@ -92,27 +100,43 @@ class Section:
 def write_shard(path: Path, sections: Mapping[str, Section]) -> None:
     """Write one shard: all of it, or nothing.
 
+    Args:
+        path: its file, in the folder of the model that answered.
+        sections: by name.
+
     Raises:
         DataError: the disk is full, or the folder cannot be written to.
     """
-    from safetensors.numpy import save_file
-
     tensors: dict[str, np.ndarray] = {}
     told: dict[str, Any] = {}
     for name, section in sections.items():
         questions = np.frombuffer(bytes.fromhex("".join(section.questions)), np.uint8).reshape(-1, 16)
         arrays = {"question": questions, "start": section.start, "unit": section.unit, **section.layers}
-        # safetensors would write a view's buffer, not the view.
         tensors |= {f"{name}/{key}": np.ascontiguousarray(array) for key, array in arrays.items()}
         told[name] = {"layers": dict(section.how), "skipped": dict(section.skipped)}
     checks = {name: checksum(array) for name, array in tensors.items()}
-    # One note: safetensors writes several in an order of its own, and the same content shall be the same bytes.
-    notes = {"vlprobe": json.dumps({"format": FORMAT, "sections": told, "checksums": checks})}
+    notes = {"format": FORMAT, "home": path.parent.name, "sections": told, "checksums": checks}
     try:
         with aside(path, first=True) as temporary:  # another process may do the same work
-            save_file(tensors, temporary, notes)
-    except Exception as error:  # safetensors raises its own kind where the disk is full
+            _save(temporary, tensors, {"vlprobe": json.dumps(notes)})
+    except OSError as error:
         raise unwritable("representations", path.parent, error, ANOTHER) from error
+
+
+def _save(path: Path, tensors: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> None:
+    """Write a safetensors file: the length of its header, the header, and the tensors, the widest numbers first."""
+    header: dict[str, Any] = {"__metadata__": notes}
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # so that each lies aligned
+    end = 0
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": NAMES[array.dtype], "shape": array.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 class Shard:
@@ -122,7 +146,8 @@ class Shard:
         path: its file.
 
     Raises:
-        Damaged: it is no whole shard of this version.
+        Damaged: it is no whole shard of this version and of the model whose folder it is in.
+        DataError: the system does not let it be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,11 +162,15 @@ class Shard:
             notes = json.loads(self._tensors.pop("__metadata__")["vlprobe"])
             if notes["format"] != FORMAT:
                 raise Outdated(path)
+            if notes["home"] != path.parent.name:
+                raise Damaged(path, f"it holds what another model answered, whose folder is {notes['home']}")
             self._sections: dict[str, Any] = notes["sections"]
             self._checksums: dict[str, str] = notes["checksums"]
             self._first = 8 + length
             ends = [self._first + each["data_offsets"][1] for each in self._tensors.values()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise Damaged(path, f"its header cannot be read ({error})") from None
         if max(ends, default=self._first) != self.size:
             raise Damaged(path, "it is longer or shorter than its header says")
@@ -240,6 +269,16 @@ class Shard:
         for key in self._tensors:
             section, _, name = key.rpartition("/")
             self.read(section, name)
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    """Return what is wrong where the system does not let a shard be read."""
+    if error.errno in LOST:
+        return Damaged(path, f"it cannot be read ({error.strerror})")
+    return DataError(
+        f"{path} cannot be read ({error.strerror}); nothing says that it is damaged, and it was left as it is. See to "
+        f"it that it can be read, or name another store with {ANOTHER}"
+    )
 
 
 def checksum(array: np.ndarray) -> str:
