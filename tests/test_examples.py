@@ -16,7 +16,7 @@ from vlprobe.examples import BLOCK, BLOCKS, Examples, together
 from vlprobe.ledger import KEY, Ledger, key_of
 from vlprobe.pairing import derange, pair
 from vlprobe.records import BUFFER, Records
-from vlprobe.stored import Cell, Span, StoredImage
+from vlprobe.stored import Span, StoredImage
 from vlprobe.tasks.rows import Draft, grouped
 
 IMAGES = (
@@ -24,7 +24,7 @@ IMAGES = (
     Path("/a folder/x é.png"),
     b"\x00bytes\xff",
     StoredImage("ab" * 32, Path("shard.tar"), Span(5, 7), "x.png"),
-    StoredImage("cd" * 32, Path("t.parquet"), Cell("image.bytes", 3, 4)),
+    StoredImage("cd" * 32, Path("cache/cd"), Span(0, 4)),
 )
 
 

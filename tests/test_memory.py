@@ -47,8 +47,8 @@ study = Study.from_settings(folder, name="m", tasks=[task], **settings)
 done = study.represent((1, 1)).inputs
 """
 PEAK = """
-import resource
-print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+from vlprobe.estimate import peak_memory
+print(done, peak_memory() // 1024)
 """
 
 
@@ -58,6 +58,13 @@ def peak(code, *arguments):
     out = subprocess.run(run, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     done, memory = map(int, out.stdout.split())
     return memory, done
+
+
+def test_the_peak_of_a_process_is_its_own():
+    held = bytearray(10**9)
+    held[::4096] = b"x" * len(held[::4096])  # touched, so that it counts as the peak of this process
+    memory, _ = peak("done = 0")
+    assert memory < 400_000
 
 
 def texts(count):
@@ -116,11 +123,11 @@ SMALL = 250
 @pytest.mark.parametrize("written", [as_csv, as_table])
 def test_an_example_takes_little_memory_beyond_what_all_take(tmp_path, written):
     (tmp_path / "own.py").write_text(OWN)
-    tables = [written(tmp_path, count) for count in (2000, 6000, 36_000)]
+    tables = [written(tmp_path, count) for count in (2000, 16_000, 46_000)]
     run = [sys.executable, "-c", PLAN, str(tmp_path), *tables]
     out = subprocess.run(run, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     done, _, few, many = map(int, out.stdout.split())
-    assert done == 36_000
+    assert done == 46_000
     assert (many - few) * 1024 / 30_000 < SMALL
 
 
@@ -169,14 +176,12 @@ def as_shards(folder, count):
 
 
 def as_parquet(folder, count):
-    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "cls": pa.string()})
-    with parquet.ParquetWriter(folder / f"{count}.parquet", schema) as table:
-        rows = []
-        for number, image in enumerate(photographs(count)):
-            rows.append({"image": {"bytes": image, "path": None}, "cls": "ab"[number % 2]})
-            if len(rows) == 10:
-                table.write_table(pa.Table.from_pylist(rows, schema))
-                rows.clear()
+    """One row group, and a page of the column every ten rows: it is by pages that the table is read."""
+    rows = [
+        {"image": {"bytes": image, "path": None}, "cls": "ab"[number % 2]}
+        for number, image in enumerate(photographs(count))
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), folder / f"{count}.parquet", write_batch_size=10)
     return "table", f"{count}.parquet"
 
 
@@ -194,6 +199,31 @@ def test_ten_times_the_images_take_the_memory_of_one(tmp_path, written):
     few, many = (peak(SEEN, *written(tmp_path, count), tmp_path) for count in (30, 300))
     assert (few[1], many[1]) == (30, 300)
     assert many[0] < 1.1 * few[0]
+
+
+READ = """
+import sys
+from vlprobe.tasks import load_task
+spec = {"name": "t", "level": "vision", "columns": {"label": "cls"}, sys.argv[1]: sys.argv[2]}
+spec |= {"streaming": True} if sys.argv[1] == "dataset" else {}
+done = sum(map(len, load_task(spec).splits.values()))
+"""
+
+
+@pytest.mark.parametrize("key", ["table", "dataset"])
+def test_parquet_as_it_is_mostly_written_takes_three_pages_whatever_its_row_group(tmp_path, key):
+    """One row group; pages of 1,024 rows, as pyarrow writes values of any size, and its dictionary is one more."""
+    draw, found = np.random.default_rng(0), []
+    images = [draw.bytes(6000) for _ in range(2200)]
+    for count in (2200, 22_000):
+        table = pa.table({"image": images * (count // 2200), "cls": ["a", "b"] * (count // 2)})
+        (tmp_path / str(count)).mkdir()
+        parquet.write_table(table, tmp_path / str(count) / "train.parquet", row_group_size=count)
+        file = tmp_path / str(count)
+        found.append(peak(READ, key, file if key == "dataset" else file / "train.parquet"))
+    (few, less), (many, more) = found
+    assert (less, more) == (2200, 22_000)
+    assert many < 1.1 * few
 
 
 def test_no_two_models_are_in_memory_at_once(tmp_path, monkeypatch, one_thread):

@@ -603,7 +603,7 @@ def test_hub_rows_are_read_undecoded_with_names_of_classes(hub, load, tmp_path):
     }
     task = load(level="vision", dataset="me/pets", config="small", revision="main")
     assert hub.calls == [(("me/pets", "small"), {"revision": "main"})]
-    assert [(e.id, e.image, e.target) for e in task.splits["train"]] == [
+    assert [(e.id, e.image.read(), e.target) for e in task.splits["train"]] == [
         ("train#1", b"1", ("cat",)),
         ("train#2", b"1", ("cat",)),
     ]
@@ -629,7 +629,8 @@ def test_hub_images_stay_in_the_file_that_datasets_keeps(hub, load, tmp_path):
     assert [image.read() for image in images] == raw
     part.held = [rows[0], rows[2]]  # what lies elsewhere in the file is not taken for what lies there
     images = [example.image for example in load(level="vision", dataset="me/pets").splits["all"]]
-    assert (images[0].read(), images[1]) == (raw[0], raw[2])
+    assert [image.read() for image in images] == [raw[0], raw[2]]
+    assert [image.file.name == "pets.arrow" for image in images] == [True, False]
 
 
 def test_a_hub_path_outside_its_cache_and_a_hidden_label_are_bad_rows(hub, load, tmp_path):

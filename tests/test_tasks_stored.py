@@ -1,4 +1,4 @@
-"""Images inside tar shards and Parquet tables: the same as image files, and only as large in memory as one of them."""
+"""Images inside tar shards and Parquet tables: the same as image files."""
 
 import hashlib
 import io
@@ -14,7 +14,6 @@ from pyarrow import parquet
 
 from test_engines import OWN
 from toys import COLOURS, png
-from vlprobe import stored
 from vlprobe.digest import file_digest
 from vlprobe.engines import Processes
 from vlprobe.errors import BadRow, DataError, StudyError
@@ -23,6 +22,7 @@ from vlprobe.pairing import derange, pair
 from vlprobe.study import Study
 from vlprobe.tasks import load_task
 from vlprobe.tasks.arrow import places
+from vlprobe.tasks.spool import folder as spool
 
 TASK = {"name": "t", "level": "multimodal"}
 
@@ -344,14 +344,13 @@ def test_what_changed_since_it_was_read_is_an_error(tmp_path, load):
     (tmp_path / "a.tar").unlink()
     with pytest.raises(DataError, match=r"0.png in .*a.tar cannot be read"):
         image_size(example.image)
-    for colour in (1, 2):
-        table = pa.table({"image": [png((colour, 0, 0))] * 2, "label": ["a", "b"]})
-        parquet.write_table(table, tmp_path / "t.parquet")
-        held = load(level="vision", table="t.parquet").splits["all"][1].image
-        assert open_image(held).getpixel((0, 0)) == (colour, 0, 0)
-    parquet.write_table(table.slice(0, 1), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"embedded in .*t.parquet is not what it was"):
-        open_image(held)
+    parquet.write_table(pa.table({"image": [png((1, 0, 0))], "label": ["a"]}), tmp_path / "t.parquet")
+    (example,) = load(level="vision", table="t.parquet").splits["all"]
+    example.image.file.write_bytes(b"another")
+    with pytest.raises(DataError, match=r"embedded in .* is not what it was.*run again from the start"):
+        open_image(example.image)
+    (example,) = load(level="vision", table="t.parquet").splits["all"]  # as the message says
+    assert open_image(example.image).getpixel((0, 0)) == (1, 0, 0)
 
 
 def test_a_damaged_image_is_named_by_its_archive(tmp_path, load):
@@ -371,28 +370,19 @@ def test_what_is_no_image_is_told_in_the_same_words_every_time(tmp_path, load):
                 look(image, example.place)
 
 
-def test_row_groups_that_are_too_large_are_refused_with_the_cure(tmp_path, load, monkeypatch):
-    monkeypatch.setattr(stored, "LARGEST_GROUP", 2**20)
-    images = [np.random.default_rng(k).bytes(2**19) for k in range(3)]
-    table = pa.table({"image": images, "label": ["a", "b", "a"]})
-    parquet.write_table(table, tmp_path / "t.parquet")
-    with pytest.raises(
-        DataError, match=r"t.parquet: row group 0 holds 1 MB of 'image' in 3 rows; .*row_group_size=100"
-    ):
-        load(level="vision", table="t.parquet")
-    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=1)
-    read = [example.image.read() for example in load(level="vision", table="t.parquet").splits["all"]]
-    assert read == images
-
-
-def test_a_value_that_stands_in_many_rows_is_held_once(tmp_path):
-    raw = np.random.default_rng(0).bytes(100_000)
-    parquet.write_table(pa.table({"image": [raw] * 500}), tmp_path / "t.parquet")
-    held = stored.StoredImage(hashlib.sha256(raw).hexdigest(), tmp_path / "t.parquet", stored.Cell("image", 0, 499))
-    assert (tmp_path / "t.parquet").stat().st_size < 10**6
-    before = pa.total_allocated_bytes()
-    assert held.read() == raw
-    assert pa.total_allocated_bytes() - before < 10**6  # 50 MB unpacked
+def test_images_of_a_table_are_written_once_and_read_one_by_one(tmp_path, load, monkeypatch):
+    """Nothing of the table is read again for an image, however large its row groups; a column nobody uses is left."""
+    images = [np.random.default_rng(k % 3).bytes(2**19) for k in range(6)]
+    held = {"image": [{"bytes": image, "path": f"a/{k}.png"} for k, image in enumerate(images)], "label": [*"abaaba"]}
+    parquet.write_table(pa.table(held | {"more": [b"a film"] * 6}), tmp_path / "t.parquet")
+    task = load(level="vision", table="t.parquet")
+    written = {path: path.stat().st_mtime_ns for path in spool().rglob("*") if path.is_file()}
+    assert {path.name for path in written} == {hashlib.sha256(image).hexdigest() for image in images}
+    (tmp_path / "t.parquet").rename(tmp_path / "again.parquet")
+    for k, example in enumerate(task.splits["all"]):
+        assert (example.image.read(), example.image.name) == (images[k], f"{k}.png")
+    load(level="vision", table="again.parquet")
+    assert {path: path.stat().st_mtime_ns for path in spool().rglob("*") if path.is_file()} == written
 
 
 @pytest.mark.parametrize(

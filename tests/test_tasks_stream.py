@@ -264,12 +264,14 @@ def test_a_full_disk_leaves_nothing_half_written(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", half)
-        with pytest.raises(DataError, match="of a stream cannot be kept in .*No space left.*make room, or set .*CACHE"):
+        with pytest.raises(
+            DataError, match="with the rows cannot be kept in .*No space left.*make room, or set .*CACHE"
+        ):
             keep(b"second")
         assert keep(b"first") == kept
-    assert spool() == [kept]
-    kept.write_bytes(b"fir")  # as it was when the machine lost its power
-    assert keep(b"first").read_bytes() == b"first"
+    assert spool() == [kept.file]
+    kept.file.write_bytes(b"fir")  # as it was when the machine lost its power
+    assert keep(b"first").read() == b"first"
 
 
 def test_the_library_itself_streams_parquet(real, load, tmp_path):

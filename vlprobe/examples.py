@@ -15,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 
 from vlprobe.records import Records
-from vlprobe.stored import Cell, Span, StoredImage
+from vlprobe.stored import Span, StoredImage
 from vlprobe.types import Example, ImageData, Modality
 
 BLOCK = 128
@@ -141,9 +141,7 @@ def written(example: Example, label: str) -> bytes:
     elif isinstance(image, bytes):
         image = [base64.b64encode(image).decode()]
     elif isinstance(image, StoredImage):
-        where = image.where
-        at = [where.offset, where.size] if isinstance(where, Span) else [where.column, where.group, where.row]
-        image = [image.sha256, str(image.file), image.name, *at]
+        image = [image.sha256, str(image.file), image.name, image.where.offset, image.where.size]
     content = (example.id, example.text, image, example.target, example.words, example.boxes, example.place)
     return f"{_encoded(label)}{_encoded((*content, example.ties))}".encode()
 
@@ -166,7 +164,7 @@ def _image(said: Any) -> ImageData | None:
     if len(said) == 1:
         return base64.b64decode(said[0])
     sha256, file, name, *at = said
-    return StoredImage(sha256, _path(file), Span(*at) if len(at) == 2 else Cell(*at), name)
+    return StoredImage(sha256, _path(file), Span(*at), name)
 
 
 _path = lru_cache(maxsize=64)(Path)

@@ -16,6 +16,7 @@ from vlprobe.stored import StoredImage
 from vlprobe.tasks.boxes import boxes_of
 from vlprobe.tasks.cells import NO_LABEL, label_of, list_of, number_of, optional_label_of, text_of
 from vlprobe.tasks.rows import SPLIT_NAMES, Draft, Names, Row, plain
+from vlprobe.tasks.spool import keep
 from vlprobe.tasks.tables import require_columns
 from vlprobe.tasks.words import joined_words, listed_words, masked_words
 from vlprobe.types import Example, ImageData, Level, Target
@@ -221,7 +222,7 @@ def split_of(value: Any, column: str, place: str) -> str:
 
 
 def image_of(value: Any, column: str, folders: tuple[Path, ...], place: str) -> ImageData:
-    """Return the image of a cell: a file, or the bytes of one, not decoded.
+    """Return the image of a cell: a file, or where the bytes of one lie, not decoded; bytes go to a file of the cache.
 
     Args:
         value: a file name, bytes, or {bytes, path} as data sets on the hub hold them; a reference may stand for bytes.
@@ -231,13 +232,16 @@ def image_of(value: Any, column: str, folders: tuple[Path, ...], place: str) -> 
 
     Raises:
         BadRow: no such file, a name that leaves the folder, or no image at all.
+        DataError: there is no room for bytes (see `spool.py`).
     """
+    path = None
     if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
+        path = value.get("path")
+        value = value.get("bytes") or path
     if isinstance(value, StoredImage):
         return value
     if isinstance(value, (bytes, bytearray)) and value:
-        return bytes(value)
+        return keep(bytes(value), path)
     name = text_of(value, column, place)
     if "://" in name:
         raise BadRow(

@@ -10,11 +10,11 @@ from typing import Any
 
 from vlprobe.errors import DataError, StudyError
 from vlprobe.settings import resolve_path
-from vlprobe.stored import embedded
+from vlprobe.stored import StoredImage
 from vlprobe.tasks.arrow import Place, places
 from vlprobe.tasks.parquet_stream import parquet_streams
 from vlprobe.tasks.rows import SPLIT_NAMES, Row
-from vlprobe.tasks.spool import spooled, unbroken
+from vlprobe.tasks.spool import unbroken
 
 _ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _COMMIT = re.compile(r"@([0-9a-f]{40})(/|$)")
@@ -45,14 +45,13 @@ class HubPart:
     def rows(self, columns: Collection[str]) -> Iterator[Row]:
         """Yield the rows: class numbers as class names, images as {bytes, path}, not decoded.
 
-        Bytes that lie in a file of the cache are left there: a reference stands for them. Those of a stream are put
-        into a file of our own cache.
+        Bytes that lie in a file of the cache of `datasets` are left there: a reference stands for them.
 
         Args:
             columns: those that are used; the others may hold sounds and films and are not touched.
 
         Raises:
-            DataError: a stream breaks off, or there is no room for its images (see `spool.py`).
+            DataError: a stream breaks off.
         """
         import datasets
 
@@ -72,8 +71,6 @@ class HubPart:
             named = {column: _named(values.get(column), names[column]) for column in wanted}
             for column, found in stored.items():
                 named[column] = _left(named[column], next(found, None))
-            if self.streamed:
-                named = {column: spooled(value) for column, value in named.items()}
             yield Row(f"{self.name}, row {number}", number, named)
 
 
@@ -202,7 +199,9 @@ def _class_names(feature: Any, datasets: Any) -> tuple[str, ...]:
 def _left(value: Any, place: Place | None) -> Any:
     """Return {bytes, path} with a reference for the bytes where they lie in a file as they are, else as it is."""
     held = value.get("bytes") if isinstance(value, Mapping) else None
-    return embedded(value, place.file, place.span) if held and place is not None and place.holds(held) else value
+    if not held or place is None or not place.holds(held):
+        return value
+    return {**value, "bytes": StoredImage.of(held, place.file, place.span, value.get("path"))}
 
 
 def _named(value: Any, names: tuple[str, ...]) -> Any:

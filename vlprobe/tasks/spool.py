@@ -1,4 +1,4 @@
-"""Rows that are streamed: read once, to their end; their images written to the cache, a file for what it holds."""
+"""Images that come with the rows of a table or a stream: each is written to the cache, a file for what it holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from vlprobe.errors import DataError
 from vlprobe.records import cache
-from vlprobe.stored import Span, embedded
+from vlprobe.stored import Span, StoredImage
 
 
 def folder() -> Path:
@@ -18,45 +18,37 @@ def folder() -> Path:
     return cache().absolute() / "images"
 
 
-def spooled(value: Any) -> Any:
-    """Return a cell, bytes or {bytes, path}, with its bytes in a file of the cache and a reference in their place.
+def keep(data: bytes, path: Any = None) -> StoredImage:
+    """Return an image in a file of the cache that holds just its bytes and is named by their sha256.
 
-    Any other cell is returned as it is.
+    It is written if need be, and appears whole or not at all, however many processes write it; one that was damaged is
+    written again.
 
-    Raises:
-        DataError: see `keep`.
-    """
-    held = value.get("bytes") if isinstance(value, Mapping) else value
-    return embedded(value, keep(held), Span(0, len(held))) if isinstance(held, bytes) and held else value
-
-
-def keep(data: bytes) -> Path:
-    """Return the file of the cache that holds just these bytes and is named by their sha256, written if need be.
-
-    It appears whole or not at all, however many processes write it; one that was damaged is written again.
+    Args:
+        data: encoded, as they came.
+        path: what the data say of where they came from, if they say anything.
 
     Raises:
         DataError: the disk is full, or the folder cannot be written to.
     """
     name = hashlib.sha256(data).hexdigest()
-    path = folder() / name[:2] / name
+    file = folder() / name[:2] / name
     # A name of its own: processes of several machines may have one number.
-    temporary = path.with_name(f"{name}.{uuid4().hex}.tmp")
+    temporary = file.with_name(f"{name}.{uuid4().hex}.tmp")
     try:
-        if _holds(path, data):
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if not _holds(file, data):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
-            f"the images of a stream cannot be kept in {folder()} ({error}); make room, or set the environment "
-            "variable VLPROBE_CACHE to a folder on a larger disk; what is there already is not written again"
+            f"the images that come with the rows cannot be kept in {folder()} ({error}); make room, or set "
+            "the environment variable VLPROBE_CACHE to a folder on a larger disk; what is there is not written again"
         ) from None
-    return path
+    return StoredImage.of(data, file, Span(0, len(data)), path)
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from vlprobe.errors import BadRow, DataError, did_you_mean
-from vlprobe.stored import Cell, check_groups, embedded
 from vlprobe.tasks.rows import Row
 from vlprobe.types import Source
 
@@ -218,24 +217,20 @@ def _read_parquet(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect
     from vlprobe.digest import file_digest
 
     try:
-        file = parquet.ParquetFile(path, buffer_size=PIECE)  # else a row group's column is read at once
+        # Either alone would read a row group's column, or all of them, at once.
+        file = parquet.ParquetFile(path, buffer_size=PIECE, pre_buffer=False)
         columns = tuple(file.schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{shown} cannot be read as Parquet: {error}") from None
 
-    embedded = _embedded(file.schema_arrow)
-    for column in embedded:
-        check_groups(file, column, shown)
+    at_once = AT_ONCE if _embedded(file.schema_arrow) else 256
 
     def rows() -> Iterator[Row]:
         number = 0  # the first row is row 1: there is no header row
         try:
             for group in range(file.metadata.num_row_groups):
-                first = number
-                for batch in file.iter_batches(AT_ONCE if embedded else 256, row_groups=[group], use_threads=False):
+                for batch in file.iter_batches(at_once, row_groups=[group], use_threads=False):
                     for values in batch.to_pylist():
-                        for column in embedded:
-                            _refer(values, path, Cell(column, group, number - first))
                         number += 1
                         yield Row(f"{shown}, row {number}", number, values)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -244,26 +239,12 @@ def _read_parquet(path: Path, shown: str, on_bad_row: OnBadRow, dialect: Dialect
     return Table(columns, rows(), Source(str(path), file_digest(path)))
 
 
-def _embedded(schema: Any) -> tuple[str, ...]:
-    """Return the columns that hold bytes: `image`, or `image.bytes` of a struct {bytes, path}."""
+def _embedded(schema: Any) -> bool:
+    """Say whether a column holds bytes, or structs {bytes, path}."""
     import pyarrow as pa
 
-    def binary(kind: Any) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    found = []
-    for field in schema:
-        if binary(field.type):
-            found.append(field.name)
-        elif pa.types.is_struct(field.type) and any(part.name == "bytes" and binary(part.type) for part in field.type):
-            found.append(f"{field.name}.bytes")
-    return tuple(found)
-
-
-def _refer(values: dict[str, Any], path: Path, cell: Cell) -> None:
-    """Put a reference into a row in the place of the bytes of one of its cells."""
-    name = cell.column if cell.column in values else cell.column.removesuffix(".bytes")
-    values[name] = embedded(values[name], path, cell)
+    kinds = [part.type for each in schema for part in (each.type if pa.types.is_struct(each.type) else [each])]
+    return any(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) for kind in kinds)
 
 
 READERS: dict[str, Callable[[Path, str, OnBadRow, Dialect], Table]] = {
