@@ -3,10 +3,11 @@
 Repeat with `python benchmarks/store.py > benchmarks/store.md` (about a minute; 1.6 GB of disk).
 
 A layer is read in four ways, in turn, each of which ends with the same rows in memory of its own:
-* as a study reads it: rows in the order of its examples, which is no order of the store, where rows are by address;
-* by vlprobe, in the order of the store;
-* plain: the bytes of the layer in the files of the store, one file after the other, neither checked nor put in order;
-* NumPy: one .npy file that holds nothing but this layer, through a memory map.
+* as a study reads one layer after another: verified, rows in the order of its examples, which is no order of the store
+  (there, rows are by address), cut into train, validation and test, in the memory of the layer before;
+* NumPy, the same rows in the same parts: one .npy file that holds nothing but this layer, through a memory map;
+* NumPy, the file as it is: a copy of the memory map;
+* plain: the bytes of the layer in the files of the store, one file after the other, neither checked nor put in order.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from pathlib import Path
 
 import numpy as np
 
+from vlprobe.examples import Examples
+from vlprobe.extraction import Extraction, Reader
+from vlprobe.extraction.questions import Questions
 from vlprobe.store import Section, Store
+from vlprobe.types import Example
 
 LAYERS, ROWS, WIDTH, SHARD = 13, 20_000, 768, 512
 READS = 7
 """Of each kind, one after the other in turn: the median of them counts."""
 REPEATS = 3
 HOME, SECTION, LAYER = "a" * 64, "input:cls:text", "joint.5"
+SHARES = 0.7, 0.8
+"""Where train ends, and validation."""
 
 
 def seconds(run: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -51,6 +58,17 @@ def plain(store: Store, layer: str) -> np.ndarray:
                 got = file.readinto(memory[done : done + end - start])
                 start, done = start + got, done + got
     return rows
+
+
+def asked(names: np.ndarray) -> Extraction:
+    """Return what a study asks: (question, 16) uint8 addresses, in the order of its examples."""
+    count = len(names)
+    examples = Examples.of(
+        [Example(id=str(i), text="", image=None, group=str(i), target=("ab"[i % 2],)) for i in range(count)]
+    )
+    kind = np.zeros(count, np.uint8)
+    questions = Questions(examples, names, np.zeros((2, count, 16), np.uint8), (SECTION,), kind, None, None)
+    return Extraction({"": questions}, "input", "cls", HOME, "", "")
 
 
 def drop(folder: Path) -> None:
@@ -92,18 +110,22 @@ def once(folder: Path, names: np.ndarray, layers: dict[str, np.ndarray]) -> dict
     files.mkdir()
     text = [name.tobytes().hex() for name in names]
     wrote = seconds(lambda: write_store(Store(folder / "store"), text, layers))
-    found = {"write": {"study": wrote, "numpy": seconds(lambda: write_numpy(files, layers))}}
-    mixed = names[np.random.default_rng(1).permutation(ROWS)]
+    found = {"write": {"study": wrote, "copy": seconds(lambda: write_numpy(files, layers))}}
+    draw = np.random.default_rng(1)
+    order = draw.permutation(ROWS)
+    parts = [np.sort(part) for part in np.split(draw.permutation(ROWS), [int(ROWS * share) for share in SHARES])]
     clocks = {"warm": time.perf_counter, "processor": time.process_time, "cold": time.perf_counter}
     for kind, clock in clocks.items():
         store = Store(folder / "store")
-        store.held(HOME, SECTION)
+        reader, file = Reader(asked(names[order]), store, parts), files / f"{LAYER}.npy"
         ways = {
-            "study": lambda store=store: store.read(HOME, SECTION, LAYER, mixed),
-            "ordered": lambda store=store: store.read(HOME, SECTION, LAYER, names),
+            "study": lambda reader=reader: reader.read(LAYER),
+            "parts": lambda file=file: [np.load(file, mmap_mode="r")[order[part]] for part in parts],
+            "copy": lambda file=file: np.array(np.load(file, mmap_mode="r")),
             "plain": lambda store=store: plain(store, LAYER),
-            "numpy": lambda: np.array(np.load(files / f"{LAYER}.npy", mmap_mode="r")),
         }
+        for ours, theirs in zip(ways["study"](), ways["parts"](), strict=True):
+            np.testing.assert_array_equal(ours.X, theirs)
         taken: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(READS):
             for way, read in ways.items():
@@ -129,12 +151,13 @@ def main() -> None:
     print(
         f"{ROWS:,} inputs, {LAYERS} layers of {WIDTH}, float32, {LAYERS * size / 1e3:.2f} GB, shards of {SHARD}; "
         f"{os.cpu_count()} cores ({platform.machine()}), as many threads of vlprobe's and one of the others'. Rates of "
-        f"vlprobe over those of the other, median and range of {REPEATS}, each of {READS} readings in turn. NumPy: one "
-        ".npy file a layer, read through a memory map into memory. Plain: the bytes of the layer in the store's files, "
-        "read one file after the other, neither checked nor put in order. vlprobe verifies every tensor's checksum and "
-        "puts rows in the order of a study's examples. "
+        f"vlprobe over those of the other, median and range of {REPEATS}, each of {READS} readings in turn. vlprobe "
+        "verifies every tensor's checksum, puts rows in the order of a study's examples and cuts them into train, "
+        "validation and test, in the memory of the layer before. NumPy: one .npy file a layer, through a memory map "
+        "into new arrays, the same rows in the same parts, or the file as it is. Plain: the bytes of the layer in the "
+        "store's files, one file after the other, neither checked nor put in order. "
         f"Others were at work: {os.getloadavg()[0]:.0f} processes waited for a core, on average.\n\n"
-        "| | rate / NumPy's | rate / plain reading's | in the store's order / NumPy's | MB a second |\n"
+        "| | rate / NumPy's, same parts | rate / NumPy's, file as it is | rate / plain reading's | MB a second |\n"
         "|---|---:|---:|---:|---:|"
     )
     told = {
@@ -145,9 +168,9 @@ def main() -> None:
     }
     for kind, text in told.items():
         cells = []
-        for way, other in (("study", "numpy"), ("study", "plain"), ("ordered", "numpy")):
-            ratios = [run[kind][other] / run[kind][way] for run in runs if {way, other} <= run[kind].keys()]
-            mark = "**" if other == "numpy" and way == "study" else ""
+        for other in ("parts", "copy", "plain"):
+            ratios = [run[kind][other] / run[kind]["study"] for run in runs if other in run[kind]]
+            mark = "**" if other == "parts" else ""
             span = ratios and f"{mark}{statistics.median(ratios):.2f}{mark} ({min(ratios):.2f} to {max(ratios):.2f})"
             cells.append(span or "")
         rate = statistics.median((LAYERS if kind == "write" else 1) * size / run[kind]["study"] for run in runs)

@@ -20,6 +20,7 @@ from vlprobe.calibration.measures import Checked, Measured, calibrate
 from vlprobe.calibration.statements import STATEMENTS, SUBJECTS, Probe, Statement
 from vlprobe.calibration.studies import Scale, studies
 from vlprobe.calibration.telling import closing, print_checked, write_checked
+from vlprobe.cells import Layers
 from vlprobe.cli import app
 from vlprobe.comparisons import compare
 from vlprobe.encoders.taps import tap
@@ -92,7 +93,7 @@ def test_what_is_there_is_not_computed_again(base, monkeypatch):
     def never(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr(run, "_compute_results", never)
+    monkeypatch.setattr(run, "probe", never)
     monkeypatch.setattr("vlprobe.encoders.self_check.faults", lambda encoder: [])  # which encodes at load
     for encoder in (vlprobe.encoders.uniter.Uniter, vlprobe.encoders.bert.Bert):
         monkeypatch.setattr(encoder, "encode", never)
@@ -103,15 +104,15 @@ def test_what_is_there_is_not_computed_again(base, monkeypatch):
 
 
 def labels_shuffled(patch):
-    real, rng = run._parts, np.random.default_rng(0)
+    real, rng = Layers.read, np.random.default_rng(0)
 
     def parts(*arguments):
         found = real(*arguments)
-        return found | {
-            name: replace(found[name], y=rng.permutation(found[name].y)) for name in ("train", "validation")
+        return {
+            name: part if name == "test" else replace(part, y=rng.permutation(part.y)) for name, part in found.items()
         }
 
-    patch.setattr(run, "_parts", parts)
+    patch.setattr(Layers, "read", parts)
 
 
 def paired_as(conditions):
@@ -125,16 +126,18 @@ def paired_as(conditions):
 
 
 def trained_on_test_rows(patch):
-    real = run._parts
+    real = Layers.read
     joined = ("X", "y", "group", "id", "index")
 
     def parts(*arguments):
         found = real(*arguments)
+        if "train" not in found:
+            return found
         train, test = found["train"], found["test"]
         both = {name: np.concatenate([getattr(train, name), getattr(test, name)]) for name in joined}
         return found | {"train": replace(train, **both)}
 
-    patch.setattr(run, "_parts", parts)
+    patch.setattr(Layers, "read", parts)
 
 
 def layers_as(moved):

@@ -17,7 +17,7 @@ FLOORS = [
     ["calibration", "sharing"],
     ["study"],
     ["run", "estimate", "provenance", "report", "zoo"],
-    ["plan", "findings", "audit", "similarity"],
+    ["plan", "probing", "findings", "audit", "similarity"],
     ["streams"],
     ["cells"],
     ["controls"],

@@ -9,6 +9,7 @@ import pytest
 
 from test_study import study
 from toys import Toy, colour_task
+from vlprobe.cells import Layers
 from vlprobe.errors import DataError
 from vlprobe.similarity import measure
 from vlprobe.similarity.alike import read_similarity
@@ -175,16 +176,16 @@ def test_what_the_store_lacks_is_named(finished):
 def test_a_damaged_shard_is_named(finished, monkeypatch):
     """The probes are done by then: a run does not fail over it."""
     path = finished.output / "similarity.json"
-    text, read = path.read_text(), measure.features
+    text, read = path.read_text(), Layers.read
 
-    def features(extraction, store, layer):
+    def damaged(self, layer):
         if layer == "joint.0":
             raise Damaged(finished.output / "x.safetensors", "its checksum is another")
-        return read(extraction, store, layer)
+        return read(self, layer)
 
     path.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(measure, "features", features)
+        patch.setattr(Layers, "read", damaged)
         finished.run()
     found = read_similarity(finished.output)
     assert (

@@ -21,7 +21,7 @@ from vlprobe.extraction import ImageDigests, compute, features, forwards, missin
 from vlprobe.extraction.jobs import Shelf
 from vlprobe.store import Damaged, Section, Shard, Store
 from vlprobe.store import shard as one_shard
-from vlprobe.store.shard import BLOCK, checksum
+from vlprobe.store.shard import PIECE, checksum
 from vlprobe.types import FULL, Numbers
 
 TASK = colour_task(60)
@@ -261,11 +261,39 @@ def test_rows_of_many_shards_are_those_of_one(tmp_path, monkeypatch):
     assert told and rows.id.tolist() == [e.id for e in EXAMPLES[40:3:-2]]
 
 
+@pytest.mark.parametrize("piece", [1, 48, 2**20])
+@pytest.mark.parametrize("kept", [np.float32, np.float16])
+def test_rows_come_piece_by_piece(tmp_path, monkeypatch, piece, kept):
+    """Against a look-up: some shards, inputs of no, one and many rows, in any order, some of them twice."""
+    monkeypatch.setattr("vlprobe.store.shard.PIECE", piece)
+    draw, slow = np.random.default_rng(0), {}
+    for number in range(4):
+        names = [f"{8 * number + k:032x}" for k in range(8)]
+        counts = draw.integers(0, 6, 8)
+        X = draw.normal(size=(counts.sum(), 4)).astype(kept)
+        start, unit = np.concatenate([[0], np.cumsum(counts)]), np.arange(counts.sum(), dtype=np.int32)
+        here, last = Section(tuple(names), start, unit, {"joint.0": X}, {"joint.0": "first"}), X
+        Store(tmp_path).write("home", f"{number:032x}", {"word": here})
+        slow |= {name: X[a:b].astype(np.float32) for name, a, b in zip(names, start, start[1:], strict=False)}
+    every = np.array(sorted(slow))
+    for asked in (every, every[::-1], draw.permutation(every), draw.choice(every, 50), every[8:16], every[3:5]):
+        X, owner, unit = Store(tmp_path).read("home", "word", "joint.0", addresses(asked))
+        np.testing.assert_array_equal(X, np.concatenate([slow[name] for name in asked]))
+        assert owner.tolist() == [at for at, name in enumerate(asked) for _ in slow[name]]
+    path = Store(tmp_path).path("home", f"{3:032x}")
+    content, rows = path.read_bytes(), last.tobytes()
+    for place in (0, len(rows) // 2, len(rows) - 1):
+        at = content.index(rows) + place
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(Damaged, match="tensor word/joint.0 has changed since it was written"):
+            Store(tmp_path).read("home", "word", "joint.0", addresses(every))
+
+
 def test_a_checksum_covers_every_byte_and_its_place():
     draw = np.random.default_rng(0)
-    whole = draw.integers(0, 256, 3 * BLOCK + 5, dtype=np.uint8)
+    whole = draw.integers(0, 256, 3 * PIECE + 5, dtype=np.uint8)
     known = {checksum(whole)}
-    places = [*range(0, len(whole), 9973), len(whole) - 1, 3 * BLOCK, BLOCK]
+    places = [*range(0, len(whole), 9973), len(whole) - 1, 3 * PIECE, PIECE]
     for place in places:
         changed = whole.copy()
         changed[place] ^= 16

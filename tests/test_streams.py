@@ -12,6 +12,7 @@ from rich.console import Console
 from test_engines import files, own_study
 from test_study import study
 from toys import Toy, colour_task
+from vlprobe.cells import Layers
 from vlprobe.errors import BadRow, DataError
 from vlprobe.findings import read_findings
 from vlprobe.listening import Layer
@@ -23,7 +24,7 @@ from vlprobe.report.page import page
 from vlprobe.report.summary import summarise
 from vlprobe.report.tables import long_table, main_table, markdown
 from vlprobe.report.terminal import print_tables
-from vlprobe.run import Part, _parts
+from vlprobe.run import Part
 from vlprobe.similarity.alike import read_similarity
 from vlprobe.streams import passing
 from vlprobe.types import Example, Task
@@ -88,7 +89,7 @@ def test_it_is_the_probe_of_features_that_are_kept(tmp_path, monkeypatch, task, 
     assert {result.probe for result in found.values()} == {f"streaming-{'lda' if cell.task.classes else 'ridge'}"}
     fit = stream_discriminant if cell.task.classes else stream_ridge
     for (_, _, name, control), result in found.items():
-        layer = Layer(cell.task, cell.seed, _parts(cell, kept.store(), name))
+        layer = Layer(cell.task, cell.seed, Layers(cell, kept.store()).read(name))
         train, validation, test = (layer.parts[part].X for part in ("train", "validation", "test"))
         y, held_out = layer.labels(control)
         told = results.predictions(result.key)

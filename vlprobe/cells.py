@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vlprobe.controls.surface import Surface
 from vlprobe.digest import digest
-from vlprobe.extraction import Extraction, layers_of
+from vlprobe.errors import DataError
+from vlprobe.extraction import Extraction, Reader, layers_of
 from vlprobe.listening import CONTROL_TASK, HAVE_CONTROL_TASK
 from vlprobe.splits import Parts
 from vlprobe.store import Store
-from vlprobe.types import Task
+from vlprobe.types import SPLITS, Features, Task
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Profile
@@ -124,6 +127,47 @@ class Cell:
         """Return the content address of one result; `linear` is not named, being what there is where none is."""
         named = () if probe in ("", "linear") else (probe,)
         return digest(self.key, layer, control, *named)
+
+
+class Layers:
+    """Reads the layers of a cell from the store, one after another, cut into parts; see `Reader`.
+
+    Args:
+        cell: one model on one task under one condition.
+        store: holds its representations.
+        parts: those that are wanted.
+    """
+
+    def __init__(self, cell: Cell, store: Store, parts: Sequence[str] = SPLITS) -> None:
+        same = cell.tested.pairs == cell.trained.pairs
+        tested = [name for name in parts if name == "test" or same]
+        sides = [(cell.trained, [name for name in parts if name not in tested]), (cell.tested, tested)]
+        self._readers = [
+            (names, Reader(extraction, store, _rows(extraction, cell.part, names)))
+            for extraction, names in sides
+            if names
+        ]
+
+    def read(self, layer: str) -> dict[str, Features]:
+        """Return the features of one layer by part: train and validation of one condition, test of the other.
+
+        Raises:
+            DataError: no row of some part is left.
+            Damaged: a shard is not what was written.
+        """
+        found: dict[str, Features] = {}
+        for names, reader in self._readers:
+            found |= dict(zip(names, reader.read(layer), strict=True))
+        for name, part in found.items():
+            if not len(part.X):
+                raise DataError(f"no row of the {name} part is left for layer {layer}: all were left out as bad rows")
+        return found
+
+
+def _rows(extraction: Extraction, part: Mapping[str, str], names: Sequence[str]) -> list[np.ndarray]:
+    """Return (example,) the examples of each part, in their order."""
+    of = np.array([part[example.id] for example in extraction.examples])
+    return [np.flatnonzero(of == name) for name in names]
 
 
 def untrained(name: str) -> str:

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
-import numpy as np
-
-from vlprobe.cells import Cell, Wanted
+from vlprobe.cells import Cell
 from vlprobe.engines import Engine
-from vlprobe.errors import DataError, VlprobeError
-from vlprobe.extraction import features, layers_of, left_out, missing
+from vlprobe.errors import VlprobeError
+from vlprobe.extraction import left_out, missing
 from vlprobe.extraction.encoding import manifest
 from vlprobe.extraction.jobs import Asked, Jobs, Shelf, at_hand, jobs, work
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
-from vlprobe.listening import LISTENERS, Heard, Layer
 from vlprobe.plan import Plan
+from vlprobe.probing import probe
 from vlprobe.results import Results
 from vlprobe.similarity.measure import tell_similarity
 from vlprobe.store import Damaged, Gone, Store
-from vlprobe.streams import Passing, buckets, folder
-from vlprobe.streams.fitting import forget, go_by, hear
+from vlprobe.streams import Passing, buckets
+from vlprobe.streams.fitting import go_by
 from vlprobe.streams.passing import pass_by
 from vlprobe.study_file import StudyFile
-from vlprobe.types import SPLITS, Features, Result
+from vlprobe.types import Result
 
 
 @dataclass(frozen=True)
@@ -223,12 +222,12 @@ def _run_cell(
                 notes["skipped_rows"].update(dict.fromkeys(lines))
             notes["computed_again"].update(dict.fromkeys(_bare(cell, results, store)))
             try:
-                _compute_results(cell, results, store, file.device, bars)
+                probe(cell, results, store, file.device, partial(bars.probed, 1))
             except Damaged as damaged:
                 what = "it was removed while the study ran" if isinstance(damaged, Gone) else "it was damaged"
                 notes["computed_again"][f"{damaged.path}: {what}"] = None
                 _represent([cell], results, workplace, bars)
-                _compute_results(cell, results, store, file.device, bars)
+                probe(cell, results, store, file.device, partial(bars.probed, 1))
         except VlprobeError as error:
             error.add_note(f"while running {cell.called} on {cell.task.name}, {cell.condition}, seed {cell.seed}")
             raise
@@ -253,84 +252,6 @@ def _bare(cell: Cell, results: Results, store: Store) -> list[str]:
     bare = [wanted for wanted in cell.wanted(store) if wanted.key in results.bare]
     names = [" ".join(filter(None, (each.layer, each.probe.removeprefix("linear"), each.control))) for each in bare]
     return [f"{where}, {name}: its predictions were missing or damaged" for name in names]
-
-
-def _compute_results(cell: Cell, results: Results, store: Store, device: str, bars: Bars) -> None:
-    by_layer: dict[str, list[Wanted]] = {}
-    for wanted in cell.wanted(store):
-        if wanted.key not in results.known:
-            by_layer.setdefault(wanted.layer, []).append(wanted)
-    for wanted in by_layer.pop("", ()):
-        answered = cell.surfaces[wanted.control].hear()
-        results.add(_result(cell, wanted, cell.task.unit, answered), answered.predictions)
-        bars.probed(1)
-    poolings = layers_of(cell.trained, store)
-    if cell.streaming:
-        passed = hear(cell, folder(store.folder, cell)) if by_layer else {}
-        for wanted in (each for inside in by_layer.values() for each in inside):
-            if (wanted.layer, wanted.trained_on) not in passed:
-                raise DataError(f"no row of some part is left for layer {wanted.layer}: all were left out as bad rows")
-            answered = passed[wanted.layer, wanted.trained_on]
-            unit = f"{cell.trained.unit}: {poolings[wanted.layer]}"
-            results.add(_result(cell, wanted, unit, answered), answered.predictions)
-            bars.probed(1)
-        forget(cell, folder(store.folder, cell))
-        return
-    for name, wanted_here in by_layer.items():
-        layer = Layer(cell.task, cell.seed, _parts(cell, store, name), device, cell.drawn)
-        heard: dict[str, Mapping[str, Heard]] = {}
-        for wanted in wanted_here:
-            if wanted.probe not in heard:
-                try:
-                    heard[wanted.probe] = LISTENERS[wanted.probe](layer)
-                except VlprobeError as error:
-                    error.add_note(f"while {wanted.probe} listened to layer {name}")
-                    raise
-            answered = heard[wanted.probe][wanted.trained_on]
-            unit = f"{cell.trained.unit}: {poolings[name]}"
-            results.add(_result(cell, wanted, unit, answered), answered.predictions)
-            bars.probed(1)
-
-
-def _parts(cell: Cell, store: Store, layer: str) -> dict[str, Features]:
-    """Return the features of one layer by part: train and validation of one condition, test of the other."""
-    trained = features(cell.trained, store, layer)
-    tested = trained if cell.tested.pairs == cell.trained.pairs else features(cell.tested, store, layer)
-    parts = {}
-    for name in SPLITS:
-        whole = tested if name == "test" else trained
-        rows = np.array([cell.part[example] == name for example in whole.id], dtype=bool)
-        if not rows.any():
-            raise DataError(f"no row of the {name} part is left for layer {layer}: all were left out as bad rows")
-        parts[name] = replace(
-            whole, X=whole.X[rows], y=whole.y[rows], group=whole.group[rows], id=whole.id[rows], index=whole.index[rows]
-        )
-    return parts
-
-
-def _result(cell: Cell, wanted: Wanted, unit: str, heard: Heard) -> Result:
-    return Result(
-        task=cell.task.name,
-        level=cell.task.level,
-        model=cell.model.name,
-        stage=cell.model.stage,
-        revision=cell.model.revision if wanted.layer else "",
-        condition=cell.condition,
-        layer=wanted.layer,
-        unit=unit,
-        probe=heard.probe,
-        seed=cell.seed,
-        control=wanted.control,
-        metric=heard.metric,
-        score=heard.score,
-        interval=heard.interval,
-        validation=heard.validation,
-        l2=heard.l2,
-        n_train=heard.n_train,
-        n_test=heard.n_test,
-        key=wanted.key,
-        warnings=heard.warnings,
-    )
 
 
 class _Silent:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlprobe.digest import digest
-from vlprobe.errors import BadRow, DataError, StudyError
+from vlprobe.errors import BadRow, StudyError
 from vlprobe.extraction.jobs import Asked, jobs
 from vlprobe.extraction.passes import Forward, Passes, Rounds, forwards, lacking, layers_of, missing
 from vlprobe.extraction.questions import (
     Extraction,
     ImageDigests,
     Put,
-    Questions,
     addressed,
     put,
     reads,
     request,
 )
+from vlprobe.extraction.reading import Reader, features
 from vlprobe.ledger import KEY, keys_of
 from vlprobe.pairing import obstacle, pair
 from vlprobe.pooling import POOLINGS, check_pooling
 from vlprobe.store import Store
-from vlprobe.types import FULL, Features, Numbers, Target, Task
+from vlprobe.types import FULL, Features, Numbers, Task
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder, Profile
@@ -40,6 +38,7 @@ __all__ = [
     "ImageDigests",
     "Passes",
     "Put",
+    "Reader",
     "Rounds",
     "addressed",
     "compute",
@@ -110,60 +109,6 @@ def left_out(encoder: Encoder | Profile, extraction: Extraction, store: Store, b
                 raise BadRow(question.example.place or question.example.id, problem)
             lines[f"{question.example.place}: {problem} (left out for {reader})"] = None
     return list(lines)
-
-
-class Readable(Protocol):
-    """What features are read from: a store, or rows that go by."""
-
-    def read(self, home: str, section: str, layer: str, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows, questions and units as `Store.read` does."""
-
-
-def features(extraction: Extraction, store: Readable, layer: str) -> Features:
-    """Return one layer's features of all examples, read from the store.
-
-    Rows follow the examples, and inside one its units; an example that was left out has none.
-
-    Raises:
-        Damaged: a shard is not what was written; it has been removed, and what it held is to be computed again.
-    """
-    questions = extraction.of(layer)
-    X, owner, unit = _read(extraction.home, questions, store, layer)
-    if not len(X):
-        raise DataError(f"layer {layer}: no example is left; all were left out as bad rows")
-    ids, groups, targets = _answers(questions)
-    return Features(
-        layer=layer,
-        X=X,
-        y=np.array([targets[i][k] for i, k in zip(owner.tolist(), unit.tolist(), strict=True)]),
-        group=groups[owner],
-        id=ids[owner],
-        index=unit,
-        key=digest(extraction.pairs, layer),
-    )
-
-
-@lru_cache(maxsize=2)
-def _answers(questions: Questions) -> tuple[np.ndarray, np.ndarray, list[tuple[Target, ...]]]:
-    """Return (example,) ids, groups and targets: the same for all layers, whose probes need them all at once."""
-    examples = list(questions.examples)
-    ids, groups = np.array([example.id for example in examples]), np.array([example.group for example in examples])
-    return ids, groups, [example.target for example in examples]
-
-
-def _read(home: str, questions: Questions, store: Readable, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows, (row,) the example and (row,) the unit of each, in the order of the examples."""
-    if len(questions.kinds) == 1:
-        return store.read(home, questions.kinds[0], layer, questions.names)
-    read = []
-    for kind in np.unique(questions.kind).tolist():
-        mine = np.flatnonzero(questions.kind == kind)
-        X, owner, unit = store.read(home, questions.kinds[kind], layer, questions.names[mine])
-        read.append((X, mine[owner], unit))
-    there = [each for each in read if len(each[0])] or read[:1]
-    X, owner, unit = (np.concatenate(parts) for parts in zip(*there, strict=True))
-    order = np.argsort(owner, kind="stable")
-    return X[order], owner[order], unit[order]
 
 
 def extract(

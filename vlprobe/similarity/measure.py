@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from vlprobe.cells import Cell
+from vlprobe.cells import Cell, Layers
 from vlprobe.digest import digest, generator
 from vlprobe.errors import DataError
-from vlprobe.extraction import features, layers_of, missing
+from vlprobe.extraction import layers_of, missing
 from vlprobe.results import Results
 from vlprobe.similarity.alike import Alike, AllAlike, LayerOf, read_similarity, write_similarity
 from vlprobe.similarity.cka import biased_cka, cka
@@ -54,17 +53,16 @@ def tell_similarity(cells: Sequence[Cell], seed: int, results: Results, store: S
 
 def _of_task(cells: Sequence[Cell], store: Store) -> tuple[Alike | None, list[str]]:
     """Return how alike all layers of all models are on one task, and what could not be compared."""
-    there: list[tuple[Cell, str]] = []
+    there: list[tuple[Cell, Layers, str]] = []
     heads: list[Features] = []
     lacking: list[str] = []
     for cell in cells:
         try:
-            layers = _held(cell, store)
+            layers, reader = _held(cell, store), Layers(cell, store, ["test"])
             # Two towers may have left out different rows, layers of one stream never do.
-            heads += [
-                tested(cell, store, layer) for layer in {name.partition(".")[0]: name for name in layers}.values()
-            ]
-            there += [(cell, layer) for layer in layers]
+            streams = {name.partition(".")[0]: name for name in layers}
+            heads += [reader.read(layer)["test"] for layer in streams.values()]
+            there += [(cell, reader, layer) for layer in layers]
         except DataError as error:
             lacking.append(f"{cell.task.name}, {cell.model.name}: {error}")
     if not there:
@@ -76,10 +74,10 @@ def _of_task(cells: Sequence[Cell], store: Store) -> tuple[Alike | None, list[st
         few = f"{task}: its layers have items of {len(names)} groups in common; {FEWEST} are needed"
         return None, [*lacking, few]
     try:
-        rows = [rows_of(tested(cell, store, layer), names, alone) for cell, layer in there]
+        rows = [rows_of(reader.read(layer)["test"], names, alone) for _, reader, layer in there]
     except Damaged as error:  # the run has ended well, and all that is lost is this
         return None, [*lacking, f"{task}: {error}"]
-    whose = tuple(LayerOf(cell.model.name, cell.model.stage, layer) for cell, layer in there)
+    whose = tuple(LayerOf(cell.model.name, cell.model.stage, layer) for cell, _, layer in there)
     matrices = (tuple(map(tuple, made(rows).tolist())) for made in (cka, biased_cka))
     return Alike(task, seed, len(names), whose, *matrices), lacking
 
@@ -96,14 +94,6 @@ def _held(cell: Cell, store: Store) -> list[str]:
         raise DataError(f"its representations {gone}")
     poolable = layers_of(extraction, store)
     return [layer for layer in cell.layers if layer in poolable]
-
-
-def tested(cell: Cell, store: Store, layer: str) -> Features:
-    """Return one layer's features of the test part."""
-    whole = features(cell.tested, store, layer)
-    rows = np.array([cell.part[example] == "test" for example in whole.id.tolist()], dtype=bool)
-    each = {name: getattr(whole, name)[rows] for name in ("X", "y", "group", "id", "index")}
-    return replace(whole, **each)
 
 
 def items_of(part: Features, alone: bool) -> list[str]:

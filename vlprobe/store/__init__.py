@@ -9,7 +9,7 @@ it had not finished.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vlprobe.digest import digest
 from vlprobe.errors import unwritable
 from vlprobe.records import cache
 from vlprobe.store.index import Index
-from vlprobe.store.rows import Rows, find
+from vlprobe.store.rows import Rows, find, fresh
 from vlprobe.store.shard import ANOTHER, FORMAT, Damaged, Gone, Outdated, Section, Shard, write_shard
 
 __all__ = ["Damaged", "Gone", "Outdated", "Section", "Shard", "Store", "default_folder"]
@@ -188,7 +188,14 @@ class Store:
             if known[question][0] is shard
         }
 
-    def read(self, home: str, section: str, layer: str, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(
+        self,
+        home: str,
+        section: str,
+        layer: str,
+        names: np.ndarray,
+        memory: Callable[[tuple[int, int]], np.ndarray] = fresh,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return one layer's rows of some questions, in their order.
 
         Args:
@@ -196,6 +203,7 @@ class Store:
             section: its name.
             layer: layer address.
             names: (question, 16) uint8: content addresses, all of them held.
+            memory: gives (row, width) float32 for the rows.
 
         Returns:
             (row, width) float32 rows, (row,) index into `names`, (row,) int32 index of the unit inside its input; the
@@ -207,7 +215,7 @@ class Store:
         """
         try:
             rows = self._find(home, section, names)
-            return rows.read(section, layer), rows.owner, rows.unit
+            return rows.read(section, layer, memory), rows.owner, rows.unit
         except Damaged as damaged:
             if not isinstance(damaged, Gone):
                 damaged.path.unlink(missing_ok=True)

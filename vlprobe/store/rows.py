@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ AHEAD = 16
 READERS = 4
 """Threads that read and check shards, where there are as many cores."""
 
-Places = slice | np.ndarray
-"""(row,) which rows; a slice where they are neighbours."""
+
+def fresh(shape: tuple[int, int]) -> np.ndarray:
+    """Return (row, width) float32 that hold anything."""
+    return np.empty(shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -29,35 +32,32 @@ class Found:
 
     shard: Shard
     """The shard."""
-    there: Places
-    """Which of its rows are asked for."""
-    here: Places
-    """Where they go."""
+    there: np.ndarray
+    """(row,) which of its rows are asked for, ascending; one may be asked for several times."""
+    here: np.ndarray
+    """(row,) where each goes."""
 
-    def read(self, section: str, layer: str, X: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    @cached_property
+    def neighbours(self) -> bool:
+        """Say whether all rows between the first and the last are asked for, each once."""
+        return bool((np.diff(self.there) == 1).all())
+
+    def read(self, section: str, layer: str, X: np.ndarray) -> None:
         """Put the rows of one layer where they go.
 
         Args:
             section: its name.
             layer: its address.
             X: (row, width) float32: where rows go.
-            memory: (byte,) uint8 that may be used: fresh memory costs time.
-
-        Returns:
-            Memory for the next shard.
 
         Raises:
             Damaged: the shard is not what was written.
         """
-        count, width = self.shard.shape(section, layer)
-        whole = all(isinstance(places, slice) for places in (self.there, self.here)) and self.there == slice(0, count)
-        if whole and self.shard.kind(section, layer) == X.dtype:
-            self.shard.read(section, layer, X[self.here].reshape(-1).view(np.uint8))
-            return memory
-        if len(memory) < count * width * X.itemsize:
-            memory = np.empty(count * width * X.itemsize, np.uint8)
-        X[self.here] = self.shard.read(section, layer, memory)[self.there]
-        return memory
+        for first, rows in self.shard.pieces(section, layer):
+            start, end = np.searchsorted(self.there, (first, first + len(rows)))
+            there = self.there[start:end] - first
+            if len(there):  # copied once where no row is left out between others, else twice
+                X[self.here[start:end]] = rows[there[0] : there[-1] + 1] if self.neighbours else rows[there]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,13 @@ class Rows:
     unit: np.ndarray
     """(row,) int32: which unit of its input."""
 
-    def read(self, section: str, layer: str) -> np.ndarray:
+    def read(self, section: str, layer: str, memory: Callable[[tuple[int, int]], np.ndarray]) -> np.ndarray:
         """Return (row, width) float32: the rows of one layer.
+
+        Args:
+            section: its name.
+            layer: its address.
+            memory: gives what they lie in.
 
         Raises:
             DataError: there is no such layer.
@@ -83,15 +88,14 @@ class Rows:
         for each in self.found:
             if layer not in (layers := each.shard.layers(section)):
                 raise DataError(f"{each.shard.path} holds no layer {layer} of {section}{did_you_mean(layer, layers)}")
-        X = np.empty((len(self.owner), self.found[0].shard.shape(section, layer)[1]), np.float32)
+        X = memory((len(self.owner), self.found[0].shard.shape(section, layer)[1]))
         readers = min(READERS, os.cpu_count() or 1, len(self.found))
 
         def some(first: int) -> None:
-            memory = np.empty(0, np.uint8)
             for number in range(first, len(self.found), readers):
                 for later in self.found[number + AHEAD : number + AHEAD + 1]:
                     later.shard.ahead(section, layer)
-                memory = self.found[number].read(section, layer, X, memory)
+                self.found[number].read(section, layer, X)
 
         for each in self.found[:AHEAD]:
             each.shard.ahead(section, layer)
@@ -130,11 +134,6 @@ def find(known: Index, section: str, names: np.ndarray, folder: Path) -> Rows:
         there, here = (turn + np.repeat(begin[part], count[part]) for begin in (first, goes))
         unit[here] = units[there]
         if len(here):
-            found.append(Found(shard, _together(there), _together(here)))
+            ascending = np.argsort(there, kind="stable")
+            found.append(Found(shard, there[ascending], here[ascending]))
     return Rows(found, np.repeat(np.arange(len(names)), count), unit)
-
-
-def _together(places: np.ndarray) -> Places:
-    """Return a slice where places are neighbours."""
-    neighbours = bool((np.diff(places) == 1).all())
-    return slice(int(places[0]), int(places[0]) + len(places)) if neighbours else places

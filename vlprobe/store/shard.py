@@ -12,11 +12,11 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from xxhash import xxh3_128, xxh3_128_hexdigest
@@ -37,8 +37,8 @@ HEADER = 100_000_000
 """Bytes of the longest header that is read."""
 ANOTHER = "`store` in the study or VLPROBE_CACHE"
 """How another store is named."""
-BLOCK = 256 * 1024
-"""Bytes that are read and then hashed, while they are in the processor's cache."""
+PIECE = 2**20
+"""Bytes that are read, hashed and copied at a time: the processor's cache holds them, and there are few."""
 
 
 class Damaged(DataError):
@@ -225,40 +225,57 @@ class Shard:
         with suppress(OSError, AttributeError), self.path.open("rb", buffering=0) as file:  # not every system has it
             os.posix_fadvise(file.fileno(), self._first + start, end - start, os.POSIX_FADV_WILLNEED)
 
-    def read(self, section: str, name: str, into: np.ndarray | None = None) -> np.ndarray:
+    def read(self, section: str, name: str) -> np.ndarray:
         """Return one tensor of one section.
-
-        Args:
-            section: its name.
-            name: of the tensor.
-            into: (byte,) uint8 memory, large enough, that the tensor is to lie in: fresh memory costs time.
 
         Raises:
             Damaged: it is not what was written.
         """
+        pieces = [rows.copy() for _, rows in self.pieces(section, name)]
+        return np.concatenate(pieces) if pieces else np.empty(self.shape(section, name), self.kind(section, name))
+
+    def pieces(self, section: str, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield a tensor some rows at a time, few enough to be hashed and copied while the processor's cache has them.
+
+        Args:
+            section: its name.
+            name: of the tensor.
+
+        Yields:
+            The number of the first row, and (row, ...) rows, whose memory the next ones take. None of them is to be
+            believed before the last one was yielded: the checksum is one of all.
+
+        Raises:
+            Damaged: it is not what was written; after the last piece, where the checksum is another.
+        """
         key = f"{section}/{name}"
         try:
             about = self._tensors[key]
-            kind, (start, end) = np.dtype(TYPES[about["dtype"]]), about["data_offsets"]
-            if end - start != math.prod(about["shape"]) * kind.itemsize:
+            kind, shape, (start, end) = np.dtype(TYPES[about["dtype"]]), about["shape"], about["data_offsets"]
+            count, row = shape[0], math.prod(shape[1:]) * kind.itemsize
+            if end - start != count * row:
                 raise Damaged(self.path, f"tensor {key} is not as long as its shape says")
-            if into is None:
-                into = np.empty(end - start, np.uint8)
-            array = into[: end - start].view(kind).reshape(about["shape"])
-            check = xxh3_128()
+            check, step = xxh3_128(), max(PIECE // max(row, 1), 1)
+            memory = np.empty(min(step, count) * row, np.uint8)
             with self.path.open("rb", buffering=0) as file:
                 file.seek(self._first + start)
-                view, done = into[: end - start].data, 0
-                while done < array.nbytes:
-                    if not (got := file.readinto(view[done : done + BLOCK])):
-                        raise Damaged(self.path, f"it ends inside tensor {key}")
-                    check.update(view[done : done + got])
-                    done += got
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                for first in range(0, count, step):
+                    part = memory[: min(step, count - first) * row]
+                    self._fill(file, part.data, key)
+                    check.update(part.data)
+                    yield first, part.view(kind).reshape(-1, *shape[1:])
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise Damaged(self.path, f"tensor {key} cannot be read ({error})") from None
         if check.hexdigest() != self._checksums.get(key):
             raise Damaged(self.path, f"tensor {key} has changed since it was written (its checksum is another)")
-        return array
+
+    def _fill(self, file: BinaryIO, memory: memoryview, key: str) -> None:
+        """Read as many bytes as memory holds."""
+        done = 0
+        while done < len(memory):
+            if not (got := file.readinto(memory[done:])):  # type: ignore[attr-defined]
+                raise Damaged(self.path, f"it ends inside tensor {key}")
+            done += got
 
     def verify(self) -> None:
         """Read every tensor.
@@ -268,7 +285,8 @@ class Shard:
         """
         for key in self._tensors:
             section, _, name = key.rpartition("/")
-            self.read(section, name)
+            for _ in self.pieces(section, name):
+                pass
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
