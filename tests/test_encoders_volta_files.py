@@ -19,18 +19,7 @@ from vlprobe.errors import CheckpointError
 PAIR = tiny.example("0", "A dog sits", tiny.png(tiny.noise(60, 90)))
 
 
-@pytest.fixture
-def regions(monkeypatch):
-    """What `open_regions` gives."""
-    held = {"source": tiny.ColourRegions(FEATURES)}
-    monkeypatch.setattr("vlprobe.regions.open_regions", lambda *_, **__: held["source"], raising=False)
-    return held
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("volta")
-    return {kind: tiny.make(f"volta-{kind}", root / kind) for kind in KINDS}
+regions, prototypes = tiny_volta.regions, tiny_volta.prototypes
 
 
 @pytest.fixture

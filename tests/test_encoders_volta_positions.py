@@ -33,18 +33,7 @@ BOXES = [[0.1, 0.2, 0.5, 0.9], [0.0, 0.3, 0.7, 0.6], [0.5, 0.1, 0.9, 0.4]]
 SEEN = np.random.RandomState(3).random_sample((3, FEATURES))
 
 
-@pytest.fixture
-def regions(monkeypatch):
-    """What `open_regions` gives."""
-    held = {"source": tiny.ColourRegions(FEATURES)}
-    monkeypatch.setattr("vlprobe.regions.open_regions", lambda *_, **__: held["source"], raising=False)
-    return held
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("volta")
-    return {kind: tiny.make(f"volta-{kind}", root / kind) for kind in KINDS}
+regions, prototypes = tiny_volta.regions, tiny_volta.prototypes
 
 
 def model_at(place):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from vlprobe.encoders.checkpoint import quiet
@@ -133,3 +134,22 @@ def make(kind, folder: Path, sublayers=None, prefix="bert.", config=True, seed=5
 
 def close(found, wanted, tolerance=1e-5):
     torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
+
+
+@pytest.fixture
+def regions(monkeypatch):
+    """What `open_regions` gives: a test file has this fixture by a line of its own, `regions = tiny_volta.regions`."""
+    from tiny_checkpoints import ColourRegions
+
+    held = {"source": ColourRegions(FEATURES)}
+    monkeypatch.setattr("vlprobe.regions.open_regions", lambda *_, **__: held["source"], raising=False)
+    return held
+
+
+@pytest.fixture(scope="module")
+def prototypes(tmp_path_factory):
+    """Kind -> the folder of a tiny model, which nobody changes."""
+    from tiny_checkpoints import make as made
+
+    root = tmp_path_factory.mktemp("volta")
+    return {kind: made(f"volta-{kind}", root / kind) for kind in KINDS}
