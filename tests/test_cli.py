@@ -170,6 +170,24 @@ def test_plan_says_what_is_in_the_store(world, capsys):
     assert re.search(r"  mine: 60, about .* a second; 60 more are in the store\n", capsys.readouterr().out)
 
 
+def test_what_is_done_has_no_memory_and_no_trial(world, capsys):
+    world.study["conditions"] = ["matched"]
+    assert world() == 0
+    capsys.readouterr()
+    assert world(command="plan") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("forward passes: 0\nprobes: 0 to compute, ") and "memory" not in said and "GB" not in said
+
+
+def test_a_shard_says_what_it_did_and_what_comes_next(world, capsys):
+    world.study["conditions"] = ["matched"]
+    for said in ("60 inputs run", "nothing was left to run"):
+        assert world("--shard", "1/1") == 0
+        assert capsys.readouterr().out == (
+            f"shard 1/1: {said}; once all shards are done, run without --shard: it makes the results\n"
+        )
+
+
 def test_a_disk_that_is_too_small_is_said_before_anything_runs(world, capsys, monkeypatch):
     monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 10)
     assert world() == 1

@@ -98,7 +98,7 @@ def test_the_slurm_recipe_where_probes_stream(place):
     script.write_text(script.read_text().replace("--array=1-4", "--array=1-2"))
     submit(folder, 1, kill=True)
     said = [submit(folder, part)[1] for part in (2, 2, 1, 2)]  # task 2 is ahead, and comes again for validation
-    assert "waiting: mine, train: " in said[0] and said[1].startswith("shard 2/2: 0 inputs done")
+    assert "waiting: mine, train: " in said[0] and said[1].startswith("shard 2/2: 0 inputs run")
     assert ["waiting: mine, validation: " in each for each in said] == [False, False, True, False]
     assert "waiting: mine, test: 3 of 5 buckets are not there yet" in said[3]
     assert not (folder / "results" / "s" / "results.jsonl").exists()

@@ -12,6 +12,7 @@ from rich.console import Console
 from test_engines import files, own_study
 from test_study import study
 from toys import Toy, colour_task
+from vlprobe import run
 from vlprobe.cells import Layers
 from vlprobe.errors import BadRow, DataError
 from vlprobe.findings import read_findings
@@ -183,6 +184,25 @@ def test_tasks_of_an_array_share_the_buckets(tmp_path, scarce):
     gathered.run()
     assert not any(toy.seen for toy in gathered.toys)
     assert files(tmp_path / "array") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("room", [10**6, 10**12])
+def test_the_bar_of_a_task_of_an_array_counts_what_is_its_own(tmp_path, scarce, monkeypatch, room):
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: room)
+    counted = []
+
+    @contextmanager
+    def bars(progress, inputs, probes):
+        counted.append((inputs(), probes))
+        yield run._Silent()
+
+    monkeypatch.setattr("vlprobe.run._bars", bars)
+    whole = shared(tmp_path).plan()
+    done = [shared(tmp_path).represent((part, 3)).inputs for part in (1, 2, 3)]
+    assert sum(inputs for inputs, _ in counted) == whole.forward_passes and {probes for _, probes in counted} == {0}
+    assert min(done) > 0 and max(inputs for inputs, _ in counted) < whole.forward_passes
+    if not whole.streaming:
+        assert [inputs for inputs, _ in counted] == done
 
 
 def test_who_gathers_does_what_tasks_of_an_array_have_left(tmp_path, scarce):

@@ -23,9 +23,10 @@ from vlprobe.commands.report import report
 from vlprobe.commands.schema import schema
 from vlprobe.commands.store import store
 from vlprobe.commands.zoo import zoo
-from vlprobe.errors import StudyError, VlprobeError
+from vlprobe.errors import StudyError, VlprobeError, many
 
 if TYPE_CHECKING:
+    from vlprobe.run import Part
     from vlprobe.study import Study
 
 app = typer.Typer(
@@ -99,13 +100,7 @@ def run(
     try:
         if shard is not None:
             done = opened.represent(_part(shard), progress=True, engine=chosen)
-            typer.echo(f"shard {shard}: {done.inputs:,} inputs done; the others of this shard were there")
-            for line in done.waits:
-                typer.echo(f"waiting: {line}")
-            if done.waits:
-                typer.echo(
-                    "once the other tasks have ended, submit all again, or run without --shard: it does the rest"
-                )
+            _print_part(shard, done)
             return
         before = len(opened.results().known)
         results = opened.run(progress=True, engine=chosen)
@@ -119,7 +114,7 @@ def run(
     print_findings(findings, opened.output, console)
     print_overview(summary, console)
     _print_notes(opened)
-    said = f"{made} results computed" if made else "nothing to compute: all results were there"
+    said = f"{many(made, 'result')} computed" if made else "nothing to compute: all results were there"
     console.print(f"{said}. Results: {opened.output / 'results.jsonl'}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -146,16 +141,16 @@ def plan(
         typer.echo(f"  {each.model}: {each.inputs:,}{pace}{kept}")
     if made.forward_passes:
         typer.echo(f"time: about {_duration(sum(each.seconds for each in tried))} in one process, probes not counted")
-    kind = (
-        f"statistics, no features: {made.statistics / 1e9:.3g}"
-        if made.streaming
-        else f"features: {made.feature_bytes / 1e9:.3g}"
-    )
-    typer.echo(f"{kind} GB; {free_space(store) / 1e9:.3g} GB are free in {store}")
-    said = (
-        f"memory: {peak_memory() / 1e9:.2g} GB in the trial, about {probe_memory(made) / 1e9:.2g} GB more for a probe"
-    )
-    typer.echo(said)
+    if made.probes:
+        takes = (
+            f"statistics alone: {made.statistics / 1e9:.3g}"
+            if made.streaming
+            else f"features: {made.feature_bytes / 1e9:.3g}"
+        )
+        typer.echo(f"{takes} GB; {free_space(store) / 1e9:.3g} GB are free in {store}")
+        trial = f"{peak_memory() / 1e9:.2g} GB in the trial, " if any(each.tried for each in tried) else ""
+        whose = "the statistics" if made.streaming else "a probe"
+        typer.echo(f"memory: {trial}about {probe_memory(made) / 1e9:.2g} GB more for {whose}")
     typer.echo(f"probes: {made.probes:,} to compute, {made.done:,} done")
     for note in made.notes:
         typer.echo(f"note: {note}")
@@ -225,6 +220,19 @@ def _part(shard: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
+def _print_part(shard: str, done: Part) -> None:
+    """Say what one process of several has done, and what comes next."""
+    ran = f"{many(done.inputs, 'input')} run"
+    if done.waits:
+        typer.echo(f"shard {shard}: {ran}, and it needs what others have not done yet")
+        for line in done.waits:
+            typer.echo(f"waiting: {line}")
+        typer.echo("once the other shards have ended, run all of them again, or without --shard, which does the rest")
+        return
+    left = ran if done.inputs else "nothing was left to run"
+    typer.echo(f"shard {shard}: {left}; once all shards are done, run without --shard: it makes the results")
+
+
 def _print_notes(opened: Study) -> None:
     from vlprobe.results import of_study
 
@@ -237,8 +245,8 @@ def _print_notes(opened: Study) -> None:
     others = len(found) - len(of_study(found, described))
     if others:
         typer.echo(
-            f"note: {opened.output / 'results.jsonl'} holds {others} more results, of an earlier version of this study "
-            "or of its data, or of another study; they are not looked at"
+            f"note: {opened.output / 'results.jsonl'} holds {many(others, 'more result')}, of an earlier version of "
+            "this study or of its data, or of another study; nothing is shown of them"
         )
     again = described.get("computed_again", ())
     if again:
@@ -250,7 +258,7 @@ def _print_notes(opened: Study) -> None:
 
 def _print_left_out(lines: Sequence[str], where: str) -> None:
     if lines:
-        typer.echo(f"{len(lines)} rows left out (bad_rows: skip); {where}:")
+        typer.echo(f"{many(len(lines), 'row')} left out (bad_rows: skip); {where}:")
     for line in lines[:5]:
         typer.echo(f"  {line}")
 

@@ -76,3 +76,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         originals = [option for wanted in near for option in options if option.lower() == wanted]
         return "; did you mean " + " or ".join(f"'{option}'" for option in dict.fromkeys(originals)) + "?"
     return "; known: " + ", ".join(options) if options else "; none is known"
+
+
+def many(count: int, what: str) -> str:
+    """Return `1 train row`, `2 train rows`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

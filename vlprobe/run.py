@@ -15,13 +15,14 @@ from vlprobe.errors import VlprobeError
 from vlprobe.extraction import left_out, missing
 from vlprobe.extraction.encoding import manifest
 from vlprobe.extraction.jobs import Asked, Jobs, Shelf, at_hand, jobs, work
+from vlprobe.extraction.passes import lacking
 from vlprobe.findings import find, find_reliance, write_findings, write_reliance
 from vlprobe.plan import Plan
 from vlprobe.probing import probe
 from vlprobe.results import Results
 from vlprobe.similarity.measure import tell_similarity
 from vlprobe.store import Damaged, Gone, Store
-from vlprobe.streams import Passing, buckets
+from vlprobe.streams import Passing, buckets, passes_of
 from vlprobe.streams.fitting import go_by
 from vlprobe.streams.passing import pass_by
 from vlprobe.study_file import StudyFile
@@ -72,7 +73,10 @@ def run(plan: Plan, results: Results, workplace: Workplace, progress: bool) -> l
     found: list[Result] = []
     notes: dict[str, dict[str, None]] = {"skipped_rows": {}, "computed_again": {}}
     try:
-        with _bars(plan, progress) as bars, at_hand(workplace.shelf, bars.forward):
+        with (
+            _bars(progress, lambda: plan.forward_passes, plan.probes) as bars,
+            at_hand(workplace.shelf, bars.forward),
+        ):
             for _, same_model in groupby(plan.cells, key=lambda cell: cell.called):
                 cells = list(same_model)
                 _represent(cells, results, workplace, bars)
@@ -122,16 +126,24 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
     for _, same_model in groupby(plan.cells, key=lambda cell: cell.called):
         kept = [cell for cell in same_model if not cell.streaming]
         todo += _jobs(kept, results, workplace) if kept else Jobs(())
-    told: list[int] = []
+    mine, told = todo[part - 1 :: parts], list[int]()
     waits: tuple[str, ...] = ()
-    with _bars(plan, progress) as bars:
+
+    def inputs() -> int:
+        kept = sum(len(lacking(job.home, job.passes, workplace.store)) for job in mine)
+        return kept + sum(
+            len(passes_of(cells, count, workplace.store.folder, own))
+            for _, cells, count, own in _shares(plan, results, workplace, shard)
+        )
+
+    with _bars(progress, inputs, 0) as bars:
 
         def advance(count: int) -> None:
             bars.forward(count)
             told.append(count)
 
         with at_hand(workplace.shelf, advance):
-            for count in workplace.engine.map(work, todo[part - 1 :: parts]):
+            for count in workplace.engine.map(work, mine):
                 advance(count)
             if plan.streaming:
                 waits = _pass_part(plan, results, workplace, shard, advance)
@@ -145,15 +157,7 @@ def _pass_part(
 
     Once more over all models, as long as another process has brought something in the meantime.
     """
-    part, parts = shard
-    models, first = [], 0
-    for called, same_model in groupby(plan.cells, key=lambda cell: cell.called):
-        cells = list(same_model)
-        count = buckets(cells)
-        mine = [number for number in range(count) if (first + number) % parts == part - 1]
-        first += count
-        passing = [cell for cell in cells if cell.streaming and _lacks(cell, results, workplace.store)]
-        models.append((called, passing, count, mine))
+    models = _shares(plan, results, workplace, shard)
 
     def run_jobs(jobs: Sequence[Passing]) -> None:
         for count in workplace.engine.map(pass_by, jobs):
@@ -166,8 +170,24 @@ def _pass_part(
         for called, passing, count, mine in models:
             name, left = go_by(passing, count, workplace.asked[called], run_jobs, mine)
             if left:
-                waits += (f"{called}, {name}: {left} of {count} buckets are not there yet",)
+                waits += (f"{called}, {name}: {left} of {count} buckets {'is' if left == 1 else 'are'} not there yet",)
     return waits
+
+
+def _shares(
+    plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int]
+) -> list[tuple[str, list[Cell], int, list[int]]]:
+    """Return model, its cells whose representations go by, how many buckets there are, and which are of one part."""
+    part, parts = shard
+    models, first = [], 0
+    for called, same_model in groupby(plan.cells, key=lambda cell: cell.called):
+        cells = list(same_model)
+        count = buckets(cells)
+        mine = [number for number in range(count) if (first + number) % parts == part - 1]
+        first += count
+        passing = [cell for cell in cells if cell.streaming and _lacks(cell, results, workplace.store)]
+        models.append((called, passing, count, mine))
+    return models
 
 
 def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> Jobs:
@@ -265,25 +285,34 @@ class _Silent:
 
 
 @contextmanager
-def _bars(plan: Plan, progress: bool) -> Iterator[Bars]:
-    """Yield bars with counts and time left on the terminal; silent ones where there is none, or nothing to do."""
+def _bars(progress: bool, inputs: Callable[[], int], probes: int) -> Iterator[Bars]:
+    """Yield bars with counts and time left on the terminal; silent ones where there is none, or nothing to do.
+
+    Args:
+        progress: show them.
+        inputs: counts what is to go through models; it is asked only where that is shown.
+        probes: results that are to be made.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not progress or not console.is_terminal or not plan.probes:
+    totals = (inputs(), probes) if progress and console.is_terminal else (0, 0)
+    if not any(totals):
         yield _Silent()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as display:
-        inputs = display.add_task("representations", total=plan.forward_passes)
-        probes = display.add_task("probes", total=plan.probes)
+        forward, made = (
+            display.add_task(name, total=total, visible=total > 0)
+            for name, total in zip(("representations", "probes"), totals, strict=True)
+        )
 
         class _Shown:
             def forward(self, count: int) -> None:
-                display.advance(inputs, count)
+                display.advance(forward, count)
 
             def probed(self, count: int) -> None:
-                display.advance(probes, count)
+                display.advance(made, count)
 
         yield _Shown()

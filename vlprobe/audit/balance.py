@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vlprobe.audit.fault import Case, Fault, NotRun, Said, many, share
+from vlprobe.audit.fault import Case, Fault, NotRun, Said, share
 from vlprobe.audit.subject import Subject
+from vlprobe.errors import many
 
 RARE = 10
 """A class with fewer units in train is rare."""

@@ -109,8 +109,3 @@ def sorted_by_severity(faults: Iterable[Fault]) -> tuple[Fault, ...]:
 def share(count: int, of: int) -> str:
     """Return `107 of 200 (53.5 %)`."""
     return f"{count:,} of {of:,} ({100 * count / of:.1f} %)" if of else f"{count:,} of 0"
-
-
-def many(count: int, what: str) -> str:
-    """Return `1 train row`, `2 train rows`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from vlprobe.audit.fault import Fault, NotRun, Said, Severity, many, share
+from vlprobe.audit.fault import Fault, NotRun, Said, Severity, share
 from vlprobe.audit.subject import Row, Subject, shortened
+from vlprobe.errors import many
 
 KINDS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "image": ("an image", lambda row: row.image),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vlprobe.errors import many
+
 
 class Tracker(StrEnum):
     """The trackers that there are."""
@@ -30,4 +32,4 @@ def log(
     from vlprobe.sharing.trackers import log as tell
 
     count = tell(tracked(read_contents(results)), to.value, project)
-    typer.echo(f"{count} runs in {to.value}, project {project}: one for every model")
+    typer.echo(f"{many(count, 'run')} in {to.value}, project {project}: one for every model")

@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vlprobe.audit.fault import many
+from vlprobe.errors import many
 from vlprobe.probes import CONTROLS
 from vlprobe.report.alike import MOST, moved, pairs
 from vlprobe.report.alike_figure import alike_figure

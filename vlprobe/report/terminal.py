@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vlprobe.audit.fault import many
+from vlprobe.errors import many
 from vlprobe.findings import FILE, Finding, count, headlines
 from vlprobe.report.layers import probed
 from vlprobe.report.tables import STREAMED

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
-from vlprobe.audit.fault import many
 from vlprobe.audit.printed import visible
+from vlprobe.errors import many
 from vlprobe.findings.apart import Alone
 from vlprobe.findings.two_runs import NO_ANSWER, SAME_INPUT, Change, TwoRuns
 from vlprobe.report.overview import SAID

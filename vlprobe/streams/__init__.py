@@ -126,11 +126,18 @@ def lacking(places: Collection[Path], part: str, count: int) -> list[int]:
     return [number for number in range(count) if not all(each[number] for each in there)]
 
 
-def passes_of(cells: Sequence[Cell], count: int, store: Path) -> Rounds:
-    """Return the forward passes that one model still lacks: the parts of its cells go by one after the other."""
+def passes_of(cells: Sequence[Cell], count: int, store: Path, mine: Collection[int] | None = None) -> Rounds:
+    """Return the forward passes that one model still lacks: the parts of its cells go by one after the other.
+
+    Args:
+        cells: of the model.
+        count: of the buckets.
+        store: where their statistics are.
+        mine: buckets to look at; None: all.
+    """
     places, rounds = places_of(cells, store), []
     for part in SPLITS:
-        left = lacking(places, part, count)
+        left = [number for number in lacking(places, part, count) if mine is None or number in mine]
         rounds.append(forwards(_dealt(extraction_of(cell, part), count, left) for cell in places.values()))
     return Rounds(rounds)
 
