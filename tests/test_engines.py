@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -52,6 +53,11 @@ def square(job):
     return job * job
 
 
+def lasting(folder):
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
 @pytest.fixture
 def processes():
     engine = Processes(2)
@@ -77,6 +83,36 @@ def test_a_worker_that_is_interrupted_says_nothing(processes, capfd):
     with pytest.raises(VlprobeError, match="worker processes died"):
         list(processes.map(square, ["stopped"]))
     assert "Traceback" not in capfd.readouterr().err
+
+
+def alive(number):
+    """Say whether a process runs: not one that has ended, and whose end nobody has asked for yet."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="nobody says which processes run")
+def test_workers_end_with_the_run_that_is_killed(tmp_path):
+    code = "import sys, pathlib, vlprobe.engines as e, test_engines as t; folder = pathlib.Path(sys.argv[1])"
+    code += "; list(e.Processes(2).map(t.lasting, [folder] * 2))"
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    told = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    running = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=told)
+    while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+        assert running.poll() is None
+        time.sleep(0.1)
+    assert all(map(alive, workers))
+    running.kill()
+    running.wait()
+    until = time.monotonic() + 60
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    left = [number for number in workers if alive(number)]
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    assert not left
 
 
 def test_what_a_job_raises_arrives_whole(processes):

@@ -11,6 +11,8 @@ import signal
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import parent_process
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlprobe.device import WORKER
@@ -26,6 +28,8 @@ AHEAD = 2
 """Jobs that each process has or waits for: a job holds its inputs, so that they are not all made at once."""
 DEATHS = 3
 """Workers that may die in a row, none finishing a job in between, before the run is given up."""
+LOOK = 10
+"""Seconds after which a Ray cluster is looked at again, where nothing finishes: nodes may have joined it."""
 
 
 class Engine(ABC):
@@ -125,12 +129,30 @@ def _start_worker(numbers: Any, threads: int) -> None:
     A Ctrl-C reaches all processes of a terminal: a worker ends without a word, and the one it works for tells the user.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
     os.environ[WORKER] = str(numbers.get() if not numbers.empty() else 0)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, be it killed: else it would wait for jobs for ever.
+
+    What it held, the memory of a GPU say, would be lost to the run that goes on.
+    """
+    parent = parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            parent.join()
+            os._exit(1)
+
+        Thread(target=watch, daemon=True).start()
+
+
 class RayCluster(Engine):
-    """Actors on a Ray cluster, one model each; a node may join or leave.
+    """Actors on a Ray cluster, one model each; one that dies is replaced, and a node may join or leave.
+
+    An actor is given a job once it has started, so that no job waits for one that the cluster has no room for.
 
     Args:
         address: of the cluster, `auto` for the one that this machine belongs to; None: one is started here.
@@ -152,32 +174,73 @@ class RayCluster(Engine):
                 ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise StudyError(f"engine ray: no cluster answers at {address} ({error}); start one first") from None
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        self.workers = workers or gpus or max(int(resources.get("CPU", 1)) // 2, 1)
-        self._needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-        self._actors: list[Any] = []
+        self._died = ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError
+        self._asked = workers
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+        self._failed = 0
 
     def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
         """Yield what a function returns for every job, in the order in which they finish."""
         ray = self._ray
-        if not self._actors:
-            kind = ray.remote(_Actor).options(max_restarts=-1, max_task_retries=DEATHS, **self._needs)
-            self._actors = [kind.remote() for _ in range(self.workers)]
-        waiting = deque(range(len(jobs)))
-        running: dict[Any, Any] = {}
-        idle = list(self._actors)
+        waiting, running, deaths = deque(range(len(jobs))), dict[Any, tuple[Any, int]](), [0] * len(jobs)
         try:
             while waiting or running:
-                while waiting and idle:
-                    actor = idle.pop()
-                    running[actor.run.remote(function, jobs[waiting.popleft()])] = actor
-                (ready,), _ = ray.wait(list(running), num_returns=1)
-                idle.append(running.pop(ready))
-                yield self._result(ready)
+                self._start(len(waiting), len(running))
+                while waiting and self._idle:
+                    actor, number = self._idle.pop(), waiting.popleft()
+                    running[actor.run.remote(function, jobs[number])] = actor, number
+                for ready in ray.wait([*running, *self._starting], num_returns=1, timeout=LOOK)[0]:
+                    if ready in self._starting:
+                        self._started(ready)
+                        continue
+                    actor, number = running.pop(ready)
+                    try:
+                        done = self._result(ready)
+                    except VlprobeError:
+                        self._idle.append(actor)
+                        raise
+                    except self._died as error:
+                        ray.kill(actor)
+                        deaths[number] += 1
+                        if deaths[number] > DEATHS:
+                            raise VlprobeError(
+                                f"a Ray worker died {deaths[number]} times over one job ({error}); what is finished is "
+                                "kept"
+                            ) from None
+                        waiting.appendleft(number)
+                        continue
+                    self._idle.append(actor)
+                    yield done
         finally:
-            for reference in running:
-                ray.cancel(reference)
+            for actor, _ in running.values():  # a job failed, or the run is stopped: the others are not to go on
+                ray.kill(actor)
+
+    def _start(self, waiting: int, running: int) -> None:
+        """Start the actors that the cluster, as it is now, has room for and that have something to do."""
+        resources = self._ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        wanted = self._asked or gpus or max(int(resources.get("CPU", 1)) // 2, 1)
+        there = running + len(self._idle) + len(self._starting)
+        for _ in range(min(wanted, waiting + running) - there):
+            actor: Any = self._ray.remote(_Actor).options(**({"num_gpus": 1} if gpus else {"num_cpus": 1})).remote()
+            self._starting[actor.run.remote(_nothing, None)] = actor
+
+    def _started(self, ready: Any) -> None:
+        """Take an actor that has started, or has failed to."""
+        actor = self._starting.pop(ready)
+        try:
+            self._result(ready)
+        except self._died as error:
+            self._failed += 1
+            if self._failed > DEATHS:
+                raise VlprobeError(
+                    f"{self._failed} Ray workers failed to start, one after the other ({error}); vlprobe, and what the "
+                    "study needs, must be installed on all machines of the cluster"
+                ) from None
+            return
+        self._failed = 0
+        self._idle.append(actor)
 
     def _result(self, reference: Any) -> Any:
         ray = self._ray
@@ -187,18 +250,18 @@ class RayCluster(Engine):
             if isinstance(error.cause, VlprobeError):
                 raise error.cause from None
             raise
-        except ray.exceptions.RayActorError as error:
-            raise VlprobeError(
-                f"a Ray worker died {DEATHS + 1} times over one job ({error}); what is finished is kept"
-            ) from None
 
     def close(self) -> None:
         """End the actors, and Ray where it was started here."""
-        for actor in self._actors:
+        for actor in (*self._idle, *self._starting.values()):
             self._ray.kill(actor)
-        self._actors = []
+        self._idle, self._starting = [], {}
         if self._ours:
             self._ray.shutdown()
+
+
+def _nothing(job: None) -> None:
+    """Tell that an actor has started."""
 
 
 class _Actor:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from vlprobe.engines import end_with_parent
 from vlprobe.types import Example, ImageData
 
 Made = TypeVar("Made")
@@ -64,4 +65,5 @@ def readers(device: torch.device) -> int:
 
 
 def _start() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
