@@ -9,6 +9,7 @@ import torch
 import tiny_checkpoints as tiny
 from toys import Toy
 from vlprobe.encoders import load_model
+from vlprobe.encoders.vlms import ROWS
 from vlprobe.estimate import _batches
 from vlprobe.extraction import Forward, ImageDigests, compute, features, forwards, layers_of, request
 from vlprobe.extraction.batches import batches as batches_of
@@ -16,7 +17,7 @@ from vlprobe.pairing import pair
 from vlprobe.store import Store
 from vlprobe.types import ROLES
 
-KINDS = ["flava", "bridgetower", "blip", "blip-2"]
+KINDS = ["flava", "bridgetower", "blip", "blip-2", "llava"]
 TEXTS = ["a dog", "two red chairs", "cats", "a dog sits on the mat"]
 IMAGES = [tiny.png(tiny.noise(40, 40 + k, k)) for k in range(6)]
 SHOWN = [("matched", 0), ("mismatched", 0), ("mismatched", 1)]
@@ -36,7 +37,9 @@ def model(request, tmp_path_factory):
 def seen(model):
     """Images that the encoder of images was run on, a number for each run."""
     counts = []
-    blocks = model.blocks["vision"] if hasattr(model, "blocks") else model.vision
+    blocks = {"Flava": lambda: model.blocks["vision"], "Generative": lambda: model.tower}.get(
+        type(model).__name__, lambda: model.vision
+    )()
     axis = 1 if type(model).__name__ == "BridgeTower" else 0  # whose positions are in front
 
     def count(module, positional, named):
@@ -63,6 +66,30 @@ def test_a_batch_runs_each_image_once_and_its_states_are_those_of_each_pair_alon
                 states = shared.states[place, there], alone.states[0, mine]
                 torch.testing.assert_close(*states, atol=1e-5, rtol=1e-4, msg=f"{alone.layer}, {role}")
                 np.testing.assert_array_equal(shared.box[place, there], alone.box[0, mine])
+
+
+@pytest.mark.parametrize("kind", list(ROWS))
+def test_an_image_of_several_examples_goes_through_the_tower_once(kind, tmp_path):
+    """Images of several shapes and numbers of tiles, the first of which is not the first to come back."""
+    model = load_model(tiny.spec(kind, tiny.make(kind, tmp_path)), device="cpu")
+    images = [tiny.png(tiny.noise(*size)) for size in ((60, 90), (100, 60), (40, 120))]
+    batch = [tiny.example(str(k), TEXTS[k % 4], images[image]) for k, image in enumerate((2, 0, 2, 1, 0, 2))]
+    positions = []
+
+    def count(block, positional, named):
+        given = positional[0] if positional else named["hidden_states"]
+        positions.append(given.shape[:-1].numel())
+
+    hook = model.tower[0].register_forward_pre_hook(count, with_kwargs=True)
+    together = model.encode(batch)
+    hook.remove()
+    assert positions == [sum(len(model.sight(batch[place]).tower) for place in (0, 1, 3))]
+    for row, example in enumerate(batch):
+        for one, alone in zip(together, model.encode([example]), strict=True):
+            length = alone.states.shape[1]
+            torch.testing.assert_close(one.states[row, :length], alone.states[0], atol=1e-5, rtol=1e-4)
+            for what in ("role", "word", "box"):
+                np.testing.assert_array_equal(getattr(one, what)[row, :length], getattr(alone, what)[0])
 
 
 def test_a_study_runs_each_image_once_for_all_that_it_is_shown_with(model, seen, tmp_path):

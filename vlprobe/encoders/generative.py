@@ -24,6 +24,9 @@ from vlprobe.exact import as_asked
 from vlprobe.images import image_size
 from vlprobe.types import ROLES, Example, Hidden
 
+SHAPES, DEEPER = "image_grid_thw", "deepstack_features"
+"""What transformers calls the shapes of Qwen's images, and what Qwen3-VL adds behind its first blocks."""
+
 
 class Generative(Encoder):
     """A vision tower, a connector, and a causal decoder: `vision.0-m`, `vision.connector`, `joint.0-n`, `joint.norm`.
@@ -42,12 +45,15 @@ class Generative(Encoder):
 
     In `vision`, `cls` is the tower's [CLS] where it has one (LLaVA's CLIP; of several tiles, that of the whole image).
 
+    An image that several examples of a batch show is read once, and goes through tower and connector once.
+
     Raises:
         CheckpointError: the checkpoint is incomplete, or has no fitting tokenizer or preprocessor.
     """
 
     modalities = ("text", "image")
     masks = False
+    neighbours = True
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.row = ROWS[checkpoint.model_type]
@@ -100,8 +106,8 @@ class Generative(Encoder):
             CheckpointError: preprocessor, tokenizer and configuration do not belong together.
         """
         need_text_or_image(batch)
-        seen = [self.images.take(example) for example in batch if example.image is not None]
-        prompts = self.reader.read(batch, seen)
+        seen, shown = self._seen(batch)
+        prompts = self.reader.read(batch, [seen[image] for image in shown])
         with (
             as_asked(self.device),
             tap(self.tower) as tower,
@@ -109,41 +115,68 @@ class Generative(Encoder):
             tap_inputs(self.blocks) as stream,
             outputs([(self.norm, 0)]) as normed,
         ):
-            self.model(**self._inputs(prompts, seen), use_cache=False)
+            self.model(**self._words(prompts), **self._looked(seen, shown), use_cache=False)
         joint = dict(zip((layer for layer in self.layers if layer.startswith("joint.")), stream + normed, strict=True))
-        hidden = self._vision(seen, tower, connected) if seen else self._no_vision(len(batch))
+        hidden = self._vision(seen, shown, tower, connected) if seen else self._no_vision(len(batch))
         return hidden + [
             Hidden(layer, states, prompts.role, prompts.word, prompts.box) for layer, states in joint.items()
         ]
 
-    def _inputs(self, prompts: Prompts, seen: Sequence[Seen]) -> dict[str, Any]:
-        """Return the arguments of the network."""
-        inputs = self.sight.join(seen) if seen else {}
+    def _seen(self, batch: Sequence[Example]) -> tuple[list[Seen], list[int]]:
+        """Return the images of a batch, each once, and of each example with an image which of them it shows."""
+        pictured = [example for example in batch if example.image is not None]
+        place: dict[object, int] = {}
+        shown = [place.setdefault(example.image, len(place)) for example in pictured]
+        seen = [self.images.take(pictured[shown.index(image)]) for image in range(len(place))]
+        return seen, shown
+
+    def _words(self, prompts: Prompts) -> dict[str, torch.Tensor]:
+        """Return the arguments of the network that are of the prompts."""
+        inputs = {"input_ids": prompts.ids, "attention_mask": prompts.mask.long()}
         if self.row.types:
             name, value = self.row.types
             inputs[name] = prompts.image.long() * value
-        inputs |= {"input_ids": prompts.ids, "attention_mask": prompts.mask.long()}
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
+    def _looked(self, seen: Sequence[Seen], shown: Sequence[int]) -> dict[str, Any]:
+        """Run tower and connector on every image once; return the network's arguments that are of each example's."""
+        if not seen:
+            return {}
+        inputs = {name: tensor.to(self.device) for name, tensor in self.sight.join(seen).items()}
+        found = self.model.get_image_features(**inputs, return_dict=True)
+        given: dict[str, Any] = {"mm_encoder_outputs": {"image": found}}
+        if SHAPES in inputs:  # by which positions in the prompt are numbered
+            given[SHAPES] = inputs[SHAPES][list(shown)]
+        if len(shown) > len(seen):
+            counts = [len(image.tokens) for image in seen]
+            found.pooler_output = _each(found.pooler_output, counts, shown)
+            if found.get(DEEPER) is not None:
+                found[DEEPER] = [_each(features, counts, shown) for features in found[DEEPER]]
+        return given
+
     def _vision(
-        self, seen: Sequence[Seen], tower: Sequence[torch.Tensor], connected: Sequence[torch.Tensor]
+        self,
+        seen: Sequence[Seen],
+        shown: Sequence[int],
+        tower: Sequence[torch.Tensor],
+        connected: Sequence[torch.Tensor],
     ) -> list[Hidden]:
-        """Return the layers before the decoder, image by image, padded to the longest."""
+        """Return the layers before the decoder, image by image as the examples show them, padded to the longest."""
         layers = [layer for layer in self.layers if layer.startswith("vision.")]
         boxes = [image.tower for image in seen]
-        box = _padded(boxes)
+        box = _padded(boxes)[list(shown)]
         role = patch_roles(box)
         if self.sight.before:
             role[:, 0] = ROLES.index("cls")
         word = np.full(role.shape, -1, dtype=np.int32)
         hidden = [
-            Hidden(layer, _unpacked(states, boxes), role, word, box)
+            Hidden(layer, _unpacked(states, boxes, shown), role, word, box)
             for layer, states in zip(layers, tower, strict=False)
         ]
         boxes = [image.connector for image in seen]
-        box = _padded(boxes)
+        box = _padded(boxes)[list(shown)]
         word = np.full(box.shape[:2], -1, dtype=np.int32)
-        return [*hidden, Hidden(layers[-1], _unpacked(connected[0], boxes), patch_roles(box), word, box)]
+        return [*hidden, Hidden(layers[-1], _unpacked(connected[0], boxes, shown), patch_roles(box), word, box)]
 
     def _no_vision(self, batch: int) -> list[Hidden]:
         """Return the layers before the decoder of examples without an image."""
@@ -159,11 +192,26 @@ def _padded(boxes: Sequence[np.ndarray]) -> np.ndarray:
     return box
 
 
-def _unpacked(states: torch.Tensor, boxes: Sequence[np.ndarray]) -> torch.Tensor:
+def _unpacked(states: torch.Tensor, boxes: Sequence[np.ndarray], shown: Sequence[int]) -> torch.Tensor:
     """(batch, position, width), 0 in padding, of states that are tile after tile or one row for all images."""
     flat = states.reshape(-1, states.shape[-1])
     parts = torch.split(flat, [len(one) for one in boxes])
-    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+    return torch.nn.utils.rnn.pad_sequence([parts[image] for image in shown], batch_first=True)
+
+
+def _each(features: torch.Tensor | Sequence[torch.Tensor], counts: Sequence[int], shown: Sequence[int]) -> Any:
+    """Return what a network puts in place of image tokens, image by image as the examples show them.
+
+    Args:
+        features: of every image, in one or several tensors (..., width).
+        counts: tokens of every image.
+        shown: of each example, its image.
+    """
+    whole = isinstance(features, torch.Tensor)
+    flat = torch.cat([one.reshape(-1, one.shape[-1]) for one in ([features] if whole else features)])
+    parts = torch.split(flat, list(counts))
+    again = torch.cat([parts[image] for image in shown])
+    return again if whole else [again]
 
 
 def _draw_zeros(model: Any, seed: int) -> None:
