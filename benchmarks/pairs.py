@@ -1,4 +1,4 @@
-"""What a fusion encoder costs on matched and mismatched pairs, each image encoded once, beside each pair by itself.
+"""What models of several encoders cost on matched and mismatched pairs, each image encoded once, and for every pair.
 
 Repeat with `python benchmarks/pairs.py SHARED > benchmarks/pairs.md`, SHARED holding `data/coco128` and
 `data/tokenizers` (about five minutes on one core).
@@ -19,13 +19,17 @@ import numpy as np
 import torch
 import transformers
 from extraction import pairs, timed, vocabulary
+from tokenizers import AddedToken
 
 from vlprobe.encoders import Encoder, load_model
 from vlprobe.encoders.fusion import Fusion
+from vlprobe.encoders.generative import Generative
+from vlprobe.encoders.sight import Seen
 from vlprobe.encoders.towers import Pair
 from vlprobe.extraction import Extraction, ImageDigests, compute, features, layers_of, request
 from vlprobe.pairing import pair
 from vlprobe.store import Store
+from vlprobe.types import Example
 
 MODELS = {
     "flava": (transformers.FlavaConfig, transformers.FlavaImageProcessorPil),
@@ -36,8 +40,33 @@ MODELS = {
         ),
         transformers.BlipImageProcessorPil,
     ),
+    "idefics3": (
+        # SmolVLM-256M; that of BERT is its vocabulary.
+        lambda: transformers.SmolVLMConfig(
+            vision_config={"hidden_size": 768, "intermediate_size": 3072, "image_size": 512, "patch_size": 16},
+            text_config=transformers.LlamaConfig(
+                hidden_size=576,
+                intermediate_size=1536,
+                num_hidden_layers=30,
+                num_attention_heads=9,
+                num_key_value_heads=3,
+                vocab_size=VOCABULARY + len(TOKENS),
+                max_position_embeddings=8192,
+            ),
+            image_token_id=VOCABULARY + TOKENS.index("<image>"),
+            scale_factor=4,
+        ),
+        # One tile an image, where the model may have 17.
+        lambda: transformers.SmolVLMImageProcessorPil(
+            size={"longest_edge": 512}, max_image_size={"longest_edge": 512}, do_image_splitting=False
+        ),
+    ),
 }
 """Family -> its configuration, of base size if nothing is said, and its preprocessor."""
+VOCABULARY = 30522
+"""Pieces of BERT's."""
+TOKENS = ("<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>", "<image>")
+"""What SmolVLM's prompts hold beside words."""
 
 
 def model_of(family: str, folder: Path, shared: Path) -> Encoder:
@@ -47,13 +76,26 @@ def model_of(family: str, folder: Path, shared: Path) -> Encoder:
     config().save_pretrained(folder)
     processor().save_pretrained(folder)
     vocabulary(folder, shared)
+    if family == "idefics3":
+        tokenizer = transformers.BertTokenizer.from_pretrained(folder)
+        tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(token) for token in TOKENS]})
+        tokenizer.save_pretrained(folder)
     return load_model({"model": f"{family}:{folder}", "weights": "random"}, device="cpu")
 
 
 @contextmanager
 def each_by_itself() -> Iterator[None]:
-    """Let fusion encoders run their encoder of images for every pair, as if no other one had the same image."""
-    with patch.object(Fusion, "grid", Pair.grid), patch.object(Fusion, "neighbours", False):
+    """Let models run their encoder of images for every pair, as if no other one had the same image."""
+
+    def seen(self: Generative, batch: Sequence[Example]) -> tuple[list[Seen], list[int]]:
+        return [self.images.take(example) for example in batch], list(range(len(batch)))
+
+    with (
+        patch.object(Fusion, "grid", Pair.grid),
+        patch.object(Fusion, "neighbours", False),
+        patch.object(Generative, "_seen", seen),
+        patch.object(Generative, "neighbours", False),
+    ):
         yield
 
 
@@ -74,6 +116,7 @@ def main() -> None:
     parser.add_argument("shared", type=Path)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     examples = pairs(chosen.shared, chosen.pairs)
@@ -81,7 +124,8 @@ def main() -> None:
         "# What it costs to show an image with several texts\n\n"
         "Repeat with `python benchmarks/pairs.py SHARED > benchmarks/pairs.md`.\n\n"
         f"{len(examples)} photographs of COCO with a caption each: matched, and with the mismatches of one seed, or of "
-        "three. Models of base size, random weights, float32, one thread; from examples to the shard on disk, in "
+        "three. Models of base size (idefics3: SmolVLM-256M, one tile an image), random weights, float32, one "
+        "thread; from examples to the shard on disk, in "
         f"seconds of the processor; both ways in turn, median and range of {chosen.repeats} repetitions "
         f"({platform.machine()}, torch {torch.__version__}). *Apart*: the encoder of images runs for every pair. The "
         "last column is the largest difference of any number of any layer, as a share of the layer's largest.\n\n"
@@ -89,7 +133,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for family in MODELS:
+        for family in chosen.models:
             model = model_of(family, folder / family, chosen.shared)
             for seeds in (1, 3):
                 print(_line(family, model, examples, seeds, chosen.repeats, folder / f"{family}-{seeds}"), flush=True)
