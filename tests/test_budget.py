@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from toys import Toy, colour_task
-from vlprobe.errors import VlprobeError
+from vlprobe.encoders.encoder import LAUNCHED
+from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.extraction import ImageDigests, compute, features, forwards, request
 from vlprobe.extraction.budget import ENOUGH, FIRST, tried
 from vlprobe.store import Store
@@ -21,13 +22,13 @@ EXAMPLES = [replace(e, image=None, text=f"{e.text} {'x' * (k % 7)}") for k, e in
 
 
 class OnGpu(Toy):
-    """Every input has `LENGTH` positions; twice the inputs take less than twice as long, up to `wide` positions."""
+    """Every input has `LENGTH` positions; up to `wide` positions take as long as `wide`, and all `launch` more."""
 
     accelerator = "stand-in, 1 GiB"
 
-    def __init__(self, wide=6000, room=1 << 40, **settings):
+    def __init__(self, wide=6000, room=1 << 40, launch=0, **settings):
         super().__init__(modalities=("text",), **settings)
-        self.wide, self.room, self.now, self.batches = wide, room, 0.0, []
+        self.wide, self.room, self.launch, self.now, self.batches = wide, room, launch, 0.0, []
 
     def lengths(self, batch):
         return [LENGTH] * len(batch)
@@ -37,7 +38,7 @@ class OnGpu(Toy):
         self.batches.append(len(batch))
         if positions > self.room:
             raise torch.OutOfMemoryError("not enough memory")
-        self.now += max(positions, self.wide) / 1e6
+        self.now += (max(positions, self.wide) + self.launch) / 1e6
         return super().encode(batch)
 
 
@@ -46,6 +47,10 @@ def asked(model, examples=EXAMPLES):
 
 
 def positions_of(model, passes=None):
+    return found_by(model, passes).positions
+
+
+def found_by(model, passes=None):
     return tried(model, passes or list(forwards([asked(model)])), lambda some: model.encode([p.example for p in some]),
                  clock=lambda: model.now)  # fmt: skip
 
@@ -63,6 +68,39 @@ def positions_of(model, passes=None):
 )
 def test_positions_grow_as_long_as_that_is_faster_and_fits(wide, room, found):
     assert positions_of(OnGpu(wide, room)) == found
+
+
+@pytest.mark.parametrize("launch", [0, 500, 3000, 9000])
+def test_what_a_batch_takes_whatever_is_in_it_is_measured(launch):
+    found = found_by(OnGpu(wide=0, launch=launch))
+    assert found.fixed == pytest.approx(min(launch, found.positions), abs=1)
+    assert found_by(OnGpu(room=LENGTH)).fixed == LAUNCHED  # one size alone tells nothing
+
+
+def test_an_input_that_the_model_does_not_take_is_not_tried(tmp_path, clock):
+    class Choosy(OnGpu):
+        def encode(self, batch):
+            for example in batch:
+                if example.id in ("e3", "e77"):
+                    raise BadRow(example.place, "it is not taken")
+            return super().encode(batch)
+
+    model = clock(Choosy(wide=3 * FIRST))
+    compute(model, [asked(model)], Store(tmp_path), bad_rows="skip")
+    assert notes(tmp_path)[0]["positions"] == 4 * FIRST
+    assert len(features(asked(model), Store(tmp_path), "joint.0").id) == len(EXAMPLES) - 2
+
+
+def test_images_are_read_before_the_clock_starts(tmp_path):
+    class Reads(OnGpu):
+        def ahead(self, coming):
+            self.waiting = True
+
+        def await_images(self):
+            self.now += 5 * self.waiting
+            self.waiting = False
+
+    assert found_by(Reads(wide=0, launch=500)).fixed == pytest.approx(500, abs=1)
 
 
 def test_an_input_too_large_for_memory_ends_the_trial_and_is_told_by_the_run(tmp_path):
@@ -90,14 +128,14 @@ def test_what_was_found_is_written_down_and_everyones(tmp_path, clock, monkeypat
     monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", ENOUGH)
     model = clock(OnGpu(wide=3 * FIRST))
     compute(model, [asked(model)], Store(tmp_path))
-    assert notes(tmp_path) == [{"accelerator": "stand-in, 1 GiB", "positions": 4 * FIRST}]
+    assert notes(tmp_path) == [{"accelerator": "stand-in, 1 GiB", "positions": 4 * FIRST, "fixed": 4 * FIRST}]
     assert max(model.batches) == ENOUGH > 32
     other = OnGpu(wide=100)  # would find FIRST; and would be tried first
     shard = sorted(tmp_path.rglob("*.safetensors"))[0]
     before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
     shard.unlink()
     compute(clock(other), [asked(other)], Store(tmp_path))
-    assert len(other.batches) == 1 and other.most == 4 * FIRST
+    assert len(other.batches) == 1 and (other.most, other.fixed) == (4 * FIRST, 4 * FIRST)
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.safetensors")} == before
 
 

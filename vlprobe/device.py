@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 WORKER = "VLPROBE_WORKER"
 """Environment variable that tells a worker which one of its machine it is, from 0: it takes the GPU of that number."""
+
+NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""What errors say of memory: those of MPS and CUDA itself, of the processor's allocator, of cuBLAS and cuDNN."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -41,6 +45,33 @@ def pick_device(name: str) -> torch.device:
     if kind == "cuda" and not index and WORKER in os.environ:
         return torch.device("cuda", int(os.environ[WORKER]) % torch.cuda.device_count())
     return torch.device(name)
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the host on a device; a GPU copies it when its turn comes, and the host does not wait.
+
+    Other kinds of device may read the host's memory only later, when it may hold something else: there it waits.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Say whether an error is that memory, of a device or of the host, does not hold what was to be computed."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_ROOM)
+
+
+def free_memory() -> None:
+    """Give back to the devices what nothing refers to any more."""
+    import torch
+
+    gc.collect()  # networks, and errors that were raised through them, are in cycles
+    torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def accelerator(device: torch.device) -> str:

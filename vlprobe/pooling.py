@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from vlprobe.device import moved
 from vlprobe.errors import BadRow, StudyError, did_you_mean
 from vlprobe.types import ROLES, Example, Hidden, Modality, Unit
 
@@ -93,20 +94,26 @@ def pool(layers: Sequence[Hidden], batch: Sequence[Example], unit: Unit, how: st
     example = np.repeat(np.arange(len(batch)), [len(asked) for asked in units])
     row = np.concatenate([np.arange(len(asked)) for asked in units])
     unit_index = np.concatenate([np.asarray(asked, dtype=np.int64) for asked in units])
-    known: dict[tuple[object, ...], np.ndarray | None] = {}
+    # Of (batch, unit, position), which have a target; None: all.
+    most = max(map(len, units))
+    places = None if all(len(asked) == most for asked in units) else example * most + row
+    # Layers of one stream share what their positions are, and so the weights, which go to the device once.
+    known: dict[tuple[object, ...], tuple[str, torch.Tensor | None, torch.Tensor | None]] = {}
     pooled = []
     for hidden in layers:
-        name = _input_pooling(hidden, how) if unit == "input" else how
-        # Layers of one stream share what their positions are, and so the weights.
-        same = (name, id(hidden.role), id(hidden.word), id(hidden.box))
+        device = hidden.states.device
+        same = (device, id(hidden.role), id(hidden.word), id(hidden.box))
         if same not in known:
-            known[same] = _weights(hidden, batch, units, name)
-        weights = known[same]
+            name = _input_pooling(hidden, how) if unit == "input" else how
+            found = _weights(hidden, batch, units, name)
+            weights = None if found is None else moved(torch.from_numpy(found), device)
+            chosen = None if places is None else moved(torch.from_numpy(places), device)
+            known[same] = name, weights, chosen
+        name, weights, chosen = known[same]
         if weights is None:
             continue
-        device = hidden.states.device
-        by_unit = torch.bmm(torch.from_numpy(weights).to(device), hidden.states.float())
-        rows = by_unit[torch.from_numpy(example).to(device), torch.from_numpy(row).to(device)]
+        rows = torch.bmm(weights, hidden.states.float()).flatten(0, 1)
+        rows = rows if chosen is None else rows.index_select(0, chosen)
         pooled.append(Pooled(hidden.layer, name, rows, example, unit_index))
     return pooled
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.loading import load_network
@@ -82,7 +83,7 @@ class Align(Towers):
     def vision(self, grid: Grid) -> dict[str, torch.Tensor]:
         """Return the layers of the image tower, (batch, channel, row, column) each, and the pooled vector."""
         with tap(self.blocks) as states:
-            output = self.model.vision_model(pixel_values=grid.pixels.to(self.device))
+            output = self.model.vision_model(pixel_values=moved(grid.pixels, self.device))
         return {f"vision.{index}": state for index, state in enumerate(states)} | {
             "vision.pooler": output.pooler_output
         }

@@ -14,6 +14,7 @@ import transformers
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
+from vlprobe.device import moved
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network
@@ -92,7 +93,7 @@ class Auto(Encoder):
     def _run(self, inputs: dict[str, torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the residual stream and the last hidden state."""
         with as_asked(self.device), tap(self.blocks) as states:
-            output = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+            output = self.model(**{name: moved(tensor, self.device) for name, tensor in inputs.items()})
         return states, output.last_hidden_state
 
     def _stream(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from vlprobe.device import moved
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network
@@ -90,7 +91,7 @@ class Bert(Encoder):
         need_text(batch)
         pieces = self.reader.read(batch)
         with as_asked(self.device), tap(self.blocks, not self.second) as states, outputs(self.second) as second:
-            output = self.run(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
+            output = self.run(moved(pieces.ids, self.device), moved(pieces.mask.long(), self.device))
         states[1:2] = second or states[1:2]
         positions = of_text(pieces)
         named = {f"language.{index}": state for index, state in enumerate(states)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from vlprobe.device import moved
 from vlprobe.digest import generator, image_digest
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.text import TextReader
@@ -35,10 +36,14 @@ class RegionBatch:
     box: np.ndarray
     """(batch, region, 4) float32: as `boxes`, NaN in padding."""
 
-    def hidden(self, device: torch.device) -> Hidden:
+    def on(self, device: torch.device) -> RegionBatch:
+        """Return the same with its features on a device: they are the most of it, and are moved once."""
+        return replace(self, features=moved(self.features, device))
+
+    def hidden(self) -> Hidden:
         """Return the features as a layer of their own."""
         word = np.full(self.role.shape, -1, dtype=np.int32)
-        return Hidden(LAYER, self.features.to(device), self.role, word, self.box)
+        return Hidden(LAYER, self.features, self.role, word, self.box)
 
 
 class Drawn(RegionSource):

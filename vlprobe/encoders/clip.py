@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.loading import load_network
@@ -71,7 +72,7 @@ class Clip(Twins):
         """Return the layers of the image tower."""
         tower = self.model.vision_model
         with tap(self.blocks["vision"]) as states:
-            output = tower(pixel_values=grid.pixels.to(self.device))
+            output = tower(pixel_values=moved(grid.pixels, self.device))
         layers = {f"vision.{index}": state for index, state in enumerate(states)}
         layers["vision.norm"] = tower.post_layernorm(states[-1])
         layers["vision.pooler"] = output.pooler_output

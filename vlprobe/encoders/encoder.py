@@ -8,12 +8,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlprobe.types import Example, Hidden, Modality
 
+if TYPE_CHECKING:
+    from vlprobe.encoders.ahead import Ahead
+
 LETTERS = 4
 """Of a word piece, about."""
+LAUNCHED = 2048.0
+"""Positions that a GPU runs in the time that a batch takes whatever is in it, as it waits for kernels to be launched: a
+guess, where no trial has measured it."""
 
 
 class Encoder(ABC):
@@ -54,6 +60,8 @@ class Encoder(ABC):
     most: float = math.inf
     """Positions, padding counted, that a batch may have: on a processor, more of them leave its cache: it is slower; on
     a GPU, what a trial found."""
+    fixed: float = LAUNCHED
+    """Positions that a GPU runs in the time that a batch takes whatever is in it, as a trial has measured."""
     accelerator: str = ""
     """What kind of GPU it runs on; empty: none whose batches are found by trial."""
 
@@ -71,8 +79,20 @@ class Encoder(ABC):
             BadRow: an example cannot be encoded (undecodable image, text longer than the model takes).
         """
 
-    def ahead(self, batch: Sequence[Example]) -> None:  # noqa: B027
-        """Begin to read what a later `encode` of a batch will need, where that saves time; here, nothing."""
+    @property
+    def reading(self) -> Ahead[Any] | None:
+        """Return what reads the images of later batches while the model is busy; None: nothing is read ahead."""
+        return None
+
+    def ahead(self, coming: Sequence[Example]) -> None:
+        """Begin to read what examples, the next first, will need in `encode`, where that saves time."""
+        if self.reading is not None:
+            self.reading.begin(coming)
+
+    def await_images(self) -> None:
+        """Wait until all that was begun is read."""
+        if self.reading is not None:
+            self.reading.wait()
 
     def rehearsal(self) -> AbstractContextManager[None]:
         """Return a context in which any image can be encoded, also where a file of features knows only its own."""

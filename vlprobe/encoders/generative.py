@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import Ahead, readers
 from vlprobe.encoders.boxes import nothing
 from vlprobe.encoders.checkpoint import Checkpoint
@@ -82,9 +83,10 @@ class Generative(Encoder):
         names = [*(str(index) for index in range(len(self.blocks) + 1)), "norm"]
         self.layers |= dict.fromkeys((f"joint.{name}" for name in names), text.hidden_size)
 
-    def ahead(self, batch: Sequence[Example]) -> None:
-        """Begin to read the images of a batch."""
-        self.images.begin(batch)
+    @property
+    def reading(self) -> Ahead[Seen]:
+        """Return what reads images ahead."""
+        return self.images
 
     def lengths(self, batch: Sequence[Example]) -> list[float]:
         """Return about how many positions each example takes: those of the decoder."""
@@ -136,13 +138,15 @@ class Generative(Encoder):
         if self.row.types:
             name, value = self.row.types
             inputs[name] = prompts.image.long() * value
-        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        return {name: moved(tensor, self.device) for name, tensor in inputs.items()}
 
     def _looked(self, seen: Sequence[Seen], shown: Sequence[int]) -> dict[str, Any]:
         """Run tower and connector on every image once; return the network's arguments that are of each example's."""
         if not seen:
             return {}
-        inputs = {name: tensor.to(self.device) for name, tensor in self.sight.join(seen).items()}
+        joined = self.sight.join(seen).items()
+        # The sizes of LLaVA-NeXT's images are looked at one by one, and not on the device.
+        inputs = {name: tensor if name == "image_sizes" else moved(tensor, self.device) for name, tensor in joined}
         found = self.model.get_image_features(**inputs, return_dict=True)
         given: dict[str, Any] = {"mm_encoder_outputs": {"image": found}}
         if SHAPES in inputs:  # by which positions in the prompt are numbered
@@ -207,11 +211,11 @@ def _each(features: torch.Tensor | Sequence[torch.Tensor], counts: Sequence[int]
         counts: tokens of every image.
         shown: of each example, its image.
     """
-    whole = isinstance(features, torch.Tensor)
-    flat = torch.cat([one.reshape(-1, one.shape[-1]) for one in ([features] if whole else features)])
+    several = [features] if isinstance(features, torch.Tensor) else features
+    flat = torch.cat([one.reshape(-1, one.shape[-1]) for one in several])
     parts = torch.split(flat, list(counts))
     again = torch.cat([parts[image] for image in shown])
-    return again if whole else [again]
+    return again if isinstance(features, torch.Tensor) else [again]
 
 
 def _draw_zeros(model: Any, seed: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import transformers
 
+from vlprobe.device import moved
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionEncoder, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
@@ -95,11 +96,11 @@ class Lxmert(RegionEncoder):
             BadRow: no text or no image; an image without regions; a text of more tokens than the model has positions.
         """
         need_text(batch)
-        regions, pieces = self.images.read(batch), self.text.read(batch)
+        regions, pieces = self.images.read(batch).on(self.device), self.text.read(batch)
         found = self.states(pieces.ids, pieces.mask, regions.features, regions.boxes, regions.mask)
         positions = of_text(pieces)
         wordless = np.full(regions.role.shape, -1, dtype=np.int32)
-        hidden = [regions.hidden(self.device)]
+        hidden = [regions.hidden()]
         for k, state in enumerate(found.language):
             hidden.append(Hidden(f"language.{k}", state, *positions))
         for k, state in enumerate(found.vision):
@@ -127,12 +128,12 @@ class Lxmert(RegionEncoder):
         """
         with as_asked(self.device), outputs(self.language) as language, outputs(self.vision) as vision:
             output = self.model(
-                input_ids=ids.to(self.device),
-                attention_mask=text_mask.to(self.device, torch.float32),
-                visual_feats=features.to(self.device),
-                visual_pos=boxes.to(self.device),
-                visual_attention_mask=None if region_mask is None else region_mask.to(self.device, torch.float32),
-                token_type_ids=None if segments is None else segments.to(self.device),
+                input_ids=moved(ids, self.device),
+                attention_mask=moved(text_mask.float(), self.device),
+                visual_feats=moved(features, self.device),
+                visual_pos=moved(boxes, self.device),
+                visual_attention_mask=None if region_mask is None else moved(region_mask.float(), self.device),
+                token_type_ids=None if segments is None else moved(segments, self.device),
             )
         return StreamStates(tuple(language), tuple(vision), output.pooled_output)
 

@@ -53,7 +53,7 @@ class OneStream(RegionEncoder):
             word[:, :texts] = pieces.word
         if regions:
             box[:, texts:] = regions.box
-        hidden = [regions.hidden(self.device) if regions else self._nothing(LAYER, batch)]
+        hidden = [regions.hidden() if regions else self._nothing(LAYER, batch)]
         for layer in list(self.layers)[1:]:
             if layer not in states:
                 hidden.append(self._nothing(layer, batch))
@@ -71,7 +71,8 @@ class OneStream(RegionEncoder):
             lone = next(example for example in batch if example.text is None)
             raise BadRow(lone.place or lone.id, f"example {lone.id} has no text, and others of its batch have one")
         pictured = any(example.image is not None for example in batch)
-        return self.text.read(batch) if texts else None, self.images.read(batch) if pictured else None
+        regions = self.images.read(batch).on(self.device) if pictured else None
+        return self.text.read(batch) if texts else None, regions
 
     def _nothing(self, layer: str, batch: Sequence[Example]) -> Hidden:
         return nothing(layer, len(batch), self.layers[layer], self.device)

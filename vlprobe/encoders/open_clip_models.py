@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.elsewhere import RESAMPLES, make, revision_of
@@ -115,7 +116,7 @@ class OpenClip(Towers):
         """Return the layers of the image tower; of a ResNet, (batch, channel, row, column) each."""
         visual = self.model.visual
         with tap(self.blocks) as states:
-            projected = self.model.encode_image(grid.pixels.to(self.device), normalize=False)
+            projected = self.model.encode_image(moved(grid.pixels, self.device), normalize=False)
         if self.convolutional:
             layers = {f"vision.{index}": state for index, state in enumerate(states)}
             return layers | {"vision.projection": projected}

@@ -59,11 +59,8 @@ class ImageReader:
             )
         self.processor = processor
         self.place = place
-        self._ahead = Ahead(Reading(processor, place), workers)
-
-    def ahead(self, batch: Sequence[Example]) -> None:
-        """Begin to read the images of a batch that comes later."""
-        self._ahead.begin(batch)
+        self.reading = Ahead(Reading(processor, place), workers)
+        """May read images before they are asked for."""
 
     def read(self, batch: Sequence[Example]) -> list[Picture]:
         """Open and process the image of every example.
@@ -72,7 +69,7 @@ class ImageReader:
             BadRow: an image that is missing, damaged, or so elongated that nothing remains of it.
             CheckpointError: the processor makes something else of an image than its settings say.
         """
-        return [self._ahead.take(example) for example in batch]
+        return [self.reading.take(example) for example in batch]
 
     def stack(self, batch: Sequence[Example]) -> tuple[torch.Tensor, list[Frame]]:
         """Return (batch, channel, height, width) pixels and the frame of each, for a model with one input size.

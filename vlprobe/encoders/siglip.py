@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tokenizers import Regex, normalizers
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.loading import load_network
@@ -74,7 +75,7 @@ class Siglip(Twins):
 
     def vision(self, grid: Grid) -> dict[str, torch.Tensor]:
         """Return the layers of the image tower."""
-        pixels = grid.pixels.to(self.device)
+        pixels = moved(grid.pixels, self.device)
         with tap(self.blocks["vision"]) as states:
             output = self.model.vision_model(pixel_values=pixels, **self._shapes(grid))
         layers = {f"vision.{index}": state for index, state in enumerate(states)}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from vlprobe.device import moved
 from vlprobe.encoders.pixels import Grid, patch_roles
 from vlprobe.encoders.siglip import Siglip
 from vlprobe.types import Example
@@ -40,6 +41,6 @@ class Siglip2(Siglip):
 
     def _shapes(self, grid: Grid) -> dict[str, torch.Tensor]:
         """Return rows and columns of patches, and which positions are patches."""
-        shapes = torch.tensor(grid.shapes, device=self.device)
+        shapes = moved(torch.tensor(grid.shapes), self.device)
         places = torch.arange(grid.pixels.shape[1], device=self.device)
         return {"spatial_shapes": shapes, "pixel_attention_mask": (places < shapes.prod(1, keepdim=True)).long()}

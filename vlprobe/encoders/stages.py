@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from vlprobe.encoders.ahead import readers
+from vlprobe.device import moved
+from vlprobe.encoders.ahead import Ahead, readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.frames import Frame, Size
+from vlprobe.encoders.frames import Frame, Picture, Size
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import ImageReader, pair, patch_roles
 from vlprobe.encoders.processors import load_processor
@@ -77,9 +78,10 @@ class Stages(Encoder):
         state: torch.Tensor = output.last_hidden_state
         return state
 
-    def ahead(self, batch: Sequence[Example]) -> None:
-        """Begin to read the images of a batch."""
-        self.reader.ahead(batch)
+    @property
+    def reading(self) -> Ahead[Picture]:
+        """Return what reads images ahead."""
+        return self.reader.reading
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the grid of every block, flattened row by row, and the vector that the last one is pooled to.
@@ -92,7 +94,7 @@ class Stages(Encoder):
         canvas = (pixels.shape[2], pixels.shape[3])
         self.check(canvas)
         with as_asked(self.device), tap(self.blocks, chained=False) as states:
-            output = self.model(pixel_values=pixels.to(self.device))
+            output = self.model(pixel_values=moved(pixels, self.device))
         grids: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         hidden = []
         for index, (state, stage) in enumerate(zip(states, self.stage_of, strict=True)):

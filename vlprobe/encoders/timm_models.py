@@ -11,10 +11,12 @@ import torch
 import transformers
 from torch import nn
 
-from vlprobe.encoders.ahead import readers
+from vlprobe.device import moved
+from vlprobe.encoders.ahead import Ahead, readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.elsewhere import RESAMPLES, make, revision_of
 from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.frames import Picture
 from vlprobe.encoders.pixels import ImageReader, patch_roles
 from vlprobe.encoders.stages import cells
 from vlprobe.encoders.taps import pooled, tap
@@ -64,9 +66,10 @@ class Timm(Encoder):
             if state.ndim != 2:  # noqa: PLR2004
                 self._sides(layer, state)
 
-    def ahead(self, batch: Sequence[Example]) -> None:
-        """Begin to read the images of a batch."""
-        self.reader.ahead(batch)
+    @property
+    def reading(self) -> Ahead[Picture]:
+        """Return what reads images ahead."""
+        return self.reader.reading
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the states of every block, the normed last one, and the vector that it is pooled to.
@@ -94,7 +97,7 @@ class Timm(Encoder):
     def _run(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return layer address -> states as the model has them: (batch, token, width), or a grid with its channels."""
         with as_asked(self.device), tap(self.blocks, self.chained) as states:
-            last = self.model.forward_features(pixels.to(self.device))
+            last = self.model.forward_features(moved(pixels, self.device))
             head = self.model.forward_head(last, pre_logits=True)
         layers = {f"vision.{index}": state for index, state in enumerate(states)}
         if last.shape == states[-1].shape:

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from vlprobe.device import moved
+from vlprobe.encoders.ahead import Ahead
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.frames import Size
+from vlprobe.encoders.frames import Picture, Size
 from vlprobe.encoders.loading import Loaded
 from vlprobe.encoders.pixels import Grid, ImageReader
 from vlprobe.encoders.taps import pooled, residual_blocks
@@ -57,9 +59,10 @@ class Pair(Encoder):
         """
         return self.images.grid(batch, self.patch, self.size, self.before)
 
-    def ahead(self, batch: Sequence[Example]) -> None:
-        """Begin to read the images of a batch."""
-        self.images.ahead(batch)
+    @property
+    def reading(self) -> Ahead[Picture]:
+        """Return what reads images ahead."""
+        return self.images.reading
 
     def lengths(self, batch: Sequence[Example]) -> list[float]:
         """Return about how many positions each example takes: its text, with the padding that is read; its patches."""
@@ -123,7 +126,7 @@ class Towers(Pair):
         hidden: list[Hidden] = []
         if pieces is not None:
             with as_asked(self.device):
-                states = self.language(pieces.ids.to(self.device), pieces.mask.long().to(self.device))
+                states = self.language(moved(pieces.ids, self.device), moved(pieces.mask.long(), self.device))
             hidden += [named(layer, state, of_text(pieces)) for layer, state in states.items()]
         if grid is not None:
             with as_asked(self.device):

@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
 
+from vlprobe.device import moved
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
@@ -74,7 +75,7 @@ class JointStates:
     layers: dict[str, torch.Tensor]
     """Address -> (batch, position, width); of `joint.pooler`: (batch, width)."""
     mask: torch.Tensor
-    """(batch, position) bool: False is padding."""
+    """(batch, position) bool, of the host: False is padding."""
 
 
 class Uniter(OneStream):
@@ -124,37 +125,42 @@ class Uniter(OneStream):
         with as_asked(self.device):
             table = self.model.embeddings.token_type_embeddings.weight
             if text is not None:
-                ids = text[0].to(self.device)
+                ids = moved(text[0], self.device)
                 order = torch.arange(ids.shape[1], device=self.device)[None]
                 # Both given, as BertEmbeddings would else take them from buffers that no checkpoint holds.
                 parts.append(self.model.embeddings(ids, token_type_ids=torch.zeros_like(ids), position_ids=order))
-                masks.append(text[1].bool().to(self.device))
+                masks.append(text[1].bool())
             if regions is not None:
                 shape = regions.features.shape[:2]
                 types = torch.full(shape, REGION) if regions.types is None else regions.types
-                hidden = None if regions.hidden is None else regions.hidden.bool().to(self.device)
-                features, places = regions.features.to(self.device), regions.locations.to(self.device)
-                parts.append(self.model.img_embeddings(features, places, table[types.to(self.device)], hidden))
-                masks.append(regions.mask.bool().to(self.device))
+                hidden = None if regions.hidden is None else moved(regions.hidden.bool(), self.device)
+                features, places = moved(regions.features, self.device), moved(regions.locations, self.device)
+                parts.append(self.model.img_embeddings(features, places, table[moved(types, self.device)], hidden))
+                masks.append(regions.mask.bool())
             stream, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
             layers = self._blocks(stream, mask)
             if self.pooler and text is not None:
                 layers["joint.pooler"] = self.model.pooler(layers[f"joint.{len(layers) - 1}"])
-        return JointStates(layers, mask.cpu())
+        return JointStates(layers, mask)
 
     def _blocks(self, stream: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return address -> the residual stream (batch, position, width), 0 in padding.
 
         As in the original, each row's regions are moved up to its last word; without relative positions that changes
         no state. Rows of about one length then run together, for images differ in their number of boxes by ten times.
+
+        Args:
+            stream: (batch, position, width).
+            mask: (batch, position) bool, of the host, which would else have to wait for it: False is padding.
         """
         layers = {f"joint.{index}": torch.zeros_like(stream) for index in range(len(self.model.encoder.layer) + 1)}
         order = torch.argsort(mask.int(), dim=1, descending=True, stable=True)
-        lengths = mask.sum(dim=1)
-        for rows in alike(lengths.cpu().numpy()):
-            place = torch.from_numpy(rows)[:, None].to(self.device)
-            positions = order[place[:, 0], : int(lengths[place].max())]
+        lengths = mask.sum(dim=1).numpy()
+        for rows in alike(lengths):
+            place = torch.from_numpy(rows)[:, None]
+            positions = order[place[:, 0], : int(lengths[rows].max())]
             seen = mask[place, positions]
+            place, positions, seen = (moved(one, self.device) for one in (place, positions, seen))
             bias = torch.zeros(seen.shape, device=self.device).masked_fill(~seen, torch.finfo(torch.float32).min)
             with tap(list(self.model.encoder.layer)) as states:
                 self.model.encoder(stream[place, positions], attention_mask=bias[:, None, None, :])

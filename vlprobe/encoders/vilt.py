@@ -12,10 +12,11 @@ import torch
 import transformers
 from torch import nn
 
-from vlprobe.encoders.ahead import readers
+from vlprobe.device import moved
+from vlprobe.encoders.ahead import Ahead, readers
 from vlprobe.encoders.checkpoint import PREPROCESSOR_FILES, Checkpoint, named
 from vlprobe.encoders.encoder import Encoder
-from vlprobe.encoders.frames import Frame
+from vlprobe.encoders.frames import Frame, Picture
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.pixels import ImageReader, patch_roles
@@ -69,7 +70,7 @@ class JointStates:
     layers: dict[str, torch.Tensor]
     """Address -> (batch, position, width); of `joint.pooler`: (batch, width)."""
     mask: torch.Tensor
-    """(batch, position) bool: False is padding."""
+    """(batch, position) bool, of the host: False is padding."""
     grids: tuple[tuple[int, int], ...]
     """Rows and columns of patches of every image; empty for text alone."""
 
@@ -117,9 +118,10 @@ class Vilt(Encoder):
             self.left_out += ("joint.pooler is not offered: the checkpoint has no weights for it",)
         self.layers = dict.fromkeys(names, config.hidden_size)
 
-    def ahead(self, batch: Sequence[Example]) -> None:
-        """Begin to read the images of a batch."""
-        self.images.ahead(batch)
+    @property
+    def reading(self) -> Ahead[Picture]:
+        """Return what reads images ahead."""
+        return self.images.reading
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the residual stream over text, image and padding, the normed last state, the pooler's output.
@@ -183,26 +185,27 @@ class Vilt(Encoder):
         """
         embeddings = self.model.embeddings
         with as_asked(self.device):
-            ids, mask = ids.to(self.device), text_mask.bool().to(self.device)
+            ids, mask = moved(ids, self.device), text_mask.bool()
             stream = embeddings.text_embeddings(input_ids=ids) + embeddings.token_type_embeddings.weight[TEXT]
             grids: tuple[tuple[int, int], ...] = ()
             if pixels is not None and pixel_mask is not None:
-                images = [self._embed(image, seen) for image, seen in zip(pixels, pixel_mask, strict=True)]
+                there = moved(pixels, self.device).float()
+                images = [self._embed(image, seen) for image, seen in zip(there, pixel_mask, strict=True)]
                 grids = tuple(grid for _, grid in images)
                 padded = nn.utils.rnn.pad_sequence([image for image, _ in images], batch_first=True)
                 padded = padded + embeddings.token_type_embeddings.weight[image_type]
-                count = torch.tensor([len(image) for image, _ in images], device=self.device)
+                count = torch.tensor([len(image) for image, _ in images])
                 stream = torch.cat([stream, padded], dim=1)
-                mask = torch.cat([mask, torch.arange(padded.shape[1], device=self.device) < count[:, None]], dim=1)
+                mask = torch.cat([mask, torch.arange(padded.shape[1]) < count[:, None]], dim=1)
             # Additive over the scores, as in transformers: the least float32 is -inf to a softmax.
-            bias = torch.zeros(mask.shape, device=self.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+            bias = moved(torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min), self.device)
             with tap(self.blocks) as states:
                 last = self.model.encoder(stream, attention_mask=bias[:, None, None, :])[0]
             layers = {f"joint.{index}": state for index, state in enumerate(states)}
             layers["joint.norm"] = self.model.layernorm(last)
             if self.pooler:
                 layers["joint.pooler"] = self.model.pooler(layers["joint.norm"])
-        return JointStates(layers, mask.cpu(), grids)
+        return JointStates(layers, mask, grids)
 
     def _embed(self, pixels: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         """Return (1 + rows * columns, width) embeddings of one image without its padding, and (rows, columns).
@@ -211,12 +214,12 @@ class Vilt(Encoder):
         gives at its place (ViLT `visual_embed`: align_corners=True).
 
         Args:
-            pixels: (channel, height, width).
-            seen: (height, width), 0 is padding.
+            pixels: (channel, height, width), on the device.
+            seen: (height, width), 0 is padding; of the host, which would else have to wait for it.
         """
         embeddings = self.model.embeddings
         rows, columns = int(seen[:, 0].sum()) // self.patch, int(seen[0].sum()) // self.patch
-        whole = pixels[None, :, : rows * self.patch, : columns * self.patch].to(self.device, torch.float32)
+        whole = pixels[None, :, : rows * self.patch, : columns * self.patch]
         patches = embeddings.patch_embeddings(whole).flatten(2).transpose(1, 2)[0]
         table = embeddings.position_embeddings[0]  # (1 + side * side, width), the image's [CLS] first
         square = table[1:].T.reshape(1, -1, self.side, self.side)

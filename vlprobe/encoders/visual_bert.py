@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from vlprobe.device import moved
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
@@ -72,7 +73,7 @@ class VisualBert(OneStream):
         known = {"token_type_ids": torch.zeros_like(ids), "position_ids": torch.arange(ids.shape[1])[None]}
         inputs = {"input_ids": ids, "attention_mask": mask, **known, **image}
         with as_asked(self.device), tap(self.blocks) as states:
-            output = self.model(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+            output = self.model(**{name: moved(tensor, self.device) for name, tensor in inputs.items()})
         layers = {f"joint.{index}": state for index, state in enumerate(states)}
         if self.pooler and pieces is not None:
             layers["joint.pooler"] = output.pooler_output

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlprobe.encoders.ahead import readers
+from vlprobe.device import moved
+from vlprobe.encoders.ahead import Ahead, readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.frames import Picture
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import ImageReader, pair
 from vlprobe.encoders.processors import load_processor
@@ -75,9 +77,10 @@ class ViT(Encoder):
         else:
             self.left_out += ("vision.pooler is not offered: the checkpoint has no weights for it",)
 
-    def ahead(self, batch: Sequence[Example]) -> None:
-        """Begin to read the images of a batch."""
-        self.reader.ahead(batch)
+    @property
+    def reading(self) -> Ahead[Picture]:
+        """Return what reads images ahead."""
+        return self.reader.reading
 
     def lengths(self, batch: Sequence[Example]) -> list[float]:
         """Return the positions of each image, where the model takes one size only."""
@@ -92,7 +95,7 @@ class ViT(Encoder):
         """
         grid = self.reader.grid(batch, self.patch, self.input, self.before)
         with as_asked(self.device), tap(self.blocks) as states:
-            output = self._run(grid.pixels.to(self.device))
+            output = self._run(moved(grid.pixels, self.device))
         named = {f"vision.{index}": state for index, state in enumerate(states)}
         if self.normed:
             named["vision.norm"] = output.last_hidden_state

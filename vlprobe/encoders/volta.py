@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from vlprobe.device import moved
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionEncoder, RegionReader, nothing
 from vlprobe.encoders.checkpoint import Checkpoint
@@ -92,7 +93,7 @@ class Volta(RegionEncoder):
         pieces, regions = self._read(batch)
         states = self.states(inputs(pieces, regions))
         known = self._positions(pieces, regions)
-        hidden = [regions.hidden(self.device) if regions else self._nothing(LAYER, batch)]
+        hidden = [regions.on(self.device).hidden() if regions else self._nothing(LAYER, batch)]
         for layer in list(self.layers)[1:]:
             if layer not in states:
                 hidden.append(self._nothing(layer, batch))
@@ -108,9 +109,9 @@ class Volta(RegionEncoder):
         Returns:
             Address -> (batch, position, width), in `joint` the text with its padding first; of a pooler (batch, width).
         """
-        moved = Inputs(*(None if one is None else one.to(self.device) for one in vars(given).values()))
+        there = Inputs(*(None if one is None else moved(one, self.device) for one in vars(given).values()))
         with as_asked(self.device):
-            found = self.model(moved)
+            found = self.model(there)
             layers: dict[str, torch.Tensor] = dict(self.model.pooled(found[-1]))
             for stream, ends in self.blocks.items():
                 sides = {"language": ("text",), "vision": ("vision",), "joint": ("text", "vision")}[stream]

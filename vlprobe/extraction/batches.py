@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 FEW = 32
 """Inputs at a time, where neither a study nor the model says."""
+PARTS = 4
+"""Batches that inputs make at least, if they are many, where images are read ahead: some are read while others run."""
 FIXED = 64
 """Positions that a processor runs in the time that a batch takes whatever is in it: the weights come from memory once
-more. It hardly depends on the model, being twice the arithmetic a second over the bytes a second."""
-LAUNCHED = 2048
-"""The same on a GPU, which waits for its kernels to be launched; no fewer are tried for a budget."""
+more. It hardly depends on the model, being twice the arithmetic a second over the bytes a second. On a GPU it is
+measured, see `Encoder.fixed`."""
 
 
 def batches(encoder: Encoder, passes: Sequence[Forward], batch_size: int | None) -> Iterator[list[Forward]]:
@@ -33,6 +34,8 @@ def batches(encoder: Encoder, passes: Sequence[Forward], batch_size: int | None)
     """
     if batch_size is None:
         batch_size = len(passes) if math.isfinite(encoder.most) else FEW
+        if encoder.reading is not None and encoder.reading.workers:
+            batch_size = max(len(passes) // PARTS, min(batch_size, FEW))
     alike: dict[tuple[bool, bool], list[Forward]] = {}
     for each in passes:
         alike.setdefault((each.example.text is None, each.example.image is None), []).append(each)
@@ -40,7 +43,7 @@ def batches(encoder: Encoder, passes: Sequence[Forward], batch_size: int | None)
         found = list(zip(encoder.lengths([each.example for each in inside]), inside, strict=True))
         ordered = _by_image(found) if encoder.neighbours else sorted(found, key=_place)
         lengths = np.array([length for length, _ in ordered])
-        for start, end in cut(lengths, batch_size, encoder.most, LAUNCHED if encoder.accelerator else FIXED):
+        for start, end in cut(lengths, batch_size, encoder.most, encoder.fixed if encoder.accelerator else FIXED):
             yield [each for _, each in ordered[start:end]]
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import torch
-
+from vlprobe.device import free_memory, out_of_memory
 from vlprobe.digest import digest
 from vlprobe.encoders.encoder import Profile, profile
 from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.exact import precision
 from vlprobe.extraction.batches import batches
 from vlprobe.extraction.budget import Budget
+from vlprobe.extraction.gathering import Answers, Gathered
 from vlprobe.extraction.passes import Forward, lacking
 from vlprobe.extraction.questions import Question
+from vlprobe.extraction.sending import Sent
 from vlprobe.pooling import Pooled, pool
 from vlprobe.store import Section, Store
 from vlprobe.types import Hidden, Numbers
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from vlprobe.extraction.jobs import Job
 
 BadRows = Literal["error", "skip"]
+NO_MEMORY = "memory does not hold it"
 
 
 def encode_chunk(load: Callable[[], Encoder], job: Job, store: Store, advance: Callable[[int], None]) -> None:
@@ -48,9 +51,16 @@ def encode_chunk(load: Callable[[], Encoder], job: Job, store: Store, advance: C
         store.describe(job.home, manifest(encoder, asked.numbers))
         if asked.batch_size is None and encoder.accelerator:
             budget = Budget(encoder, store, job.home)
-            budget.settle(waiting, lambda batch: Chunk(encoder, batch, asked.numbers, asked.bad_rows).answer(batch))
+            budget.settle(waiting, lambda batch: _answer(encoder, batch, asked.numbers))
         chunk = Chunk(encoder, waiting, asked.numbers, asked.bad_rows, budget)
         store.write(job.home, _shard(waiting), chunk.encode(asked.batch_size, advance))
+
+
+def _answer(encoder: Encoder, batch: Sequence[Forward], numbers: Numbers) -> None:
+    """Run a model on a batch, and wait until all of it was done."""
+    chunk = Chunk(encoder, batch, numbers, "error")
+    chunk.answer(batch)
+    chunk.finish()
 
 
 def _shard(passes: Sequence[Forward]) -> str:
@@ -71,24 +81,6 @@ def manifest(encoder: Encoder | Profile, numbers: Numbers) -> dict[str, object]:
         "dtype": numbers.kept,
         "layers": known.layers,
     }
-
-
-@dataclass
-class _Rows:
-    """What was pooled for one section so far."""
-
-    order: dict[str, int]
-    """Question -> its place."""
-    owner: list[np.ndarray] = field(default_factory=list)
-    """Of each batch, (row,) place of the question that a row belongs to."""
-    unit: list[np.ndarray] = field(default_factory=list)
-    """Of each batch, (row,) unit inside its input."""
-    layers: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    """Layer -> of each batch, (row, width)."""
-    how: dict[str, str] = field(default_factory=dict)
-    """Layer -> pooling."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Question -> why it has no rows."""
 
 
 class Chunk:
@@ -112,14 +104,8 @@ class Chunk:
     ) -> None:
         self.encoder, self.passes, self.numbers, self.bad_rows = encoder, passes, numbers, bad_rows
         self.budget = budget
-        names: dict[str, list[str]] = {}
-        for each in passes:
-            for question in each.questions:
-                names.setdefault(question.section, []).append(question.name)
-        self.rows = {
-            section: _Rows({name: place for place, name in enumerate(sorted(asked))})
-            for section, asked in sorted(names.items())
-        }
+        self.gathered = Gathered(encoder.name, passes)
+        self._underway: deque[tuple[Sequence[Forward], list[Answers], Sent]] = deque()
 
     def encode(self, batch_size: int | None, advance: Callable[[int], None]) -> dict[str, Section]:
         """Return section -> what the model answered.
@@ -132,42 +118,71 @@ class Chunk:
             BadRow: an input cannot be encoded or pooled, under `bad_rows="error"`.
             VlprobeError: a layer gives NaN or infinite states.
         """
-        every = list(batches(self.encoder, self.passes, batch_size))
-        for batch, later in zip(every, [*every[1:], ()], strict=True):
-            self.encoder.ahead([each.example for each in later])
-            self._run(batch)
+        size = batch_size
+        every = deque(batches(self.encoder, self.passes, size))
+        self.encoder.ahead([each.example for batch in every for each in batch])
+        while every:
+            batch = every.popleft()
+            fit = self._run(batch, every)
+            if fit < len(batch):
+                size = int(fit)
+                every = deque(batches(self.encoder, [each for waiting in every for each in waiting], size))
             advance(len(batch))
-        return {name: self._section(name, rows) for name, rows in self.rows.items()}
+        self.finish()
+        return self.gathered.sections()
 
-    def _run(self, batch: Sequence[Forward]) -> None:
-        """Encode and pool a batch; where it does not fit into memory by halves, where a row is bad one by one."""
+    def _run(self, batch: Sequence[Forward], later: Sequence[Sequence[Forward]]) -> float:
+        """Encode and pool a batch, by halves where that is not possible; return how many inputs memory can hold.
+
+        Nothing of a batch that failed is left when its halves run: an error holds on to all that was computed until it
+        was raised, and is let go first.
+
+        Args:
+            batch: some inputs.
+            later: the batches to come.
+        """
+        failed = self._failed(batch)
+        if failed is None:
+            return math.inf
+        if len(batch) == 1:
+            if failed is NO_MEMORY:
+                raise VlprobeError(
+                    f"{self.encoder.name}: example {batch[0].example.id} ({batch[0].example.place}) alone does not fit "
+                    "into the memory of the device; run it on a larger one, or with `device: cpu`"
+                )
+            self.gathered.skip(batch[0], failed)
+            return math.inf
+        if failed is NO_MEMORY:
+            free_memory()
+            if self.budget is not None:
+                self.budget.halve(len(batch) * max(self.encoder.lengths([each.example for each in batch])))
+        one, other = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+        # Of this batch, what was read is gone, too.
+        self.encoder.ahead([each.example for coming in (one, other, *later) for each in coming])
+        fit = min(self._run(one, (other, *later)), self._run(other, later))
+        return min(fit, len(one)) if failed is NO_MEMORY else fit
+
+    def _failed(self, batch: Sequence[Forward]) -> str | None:
+        """Encode and pool a batch; return `NO_MEMORY` where memory does not hold it, or what is wrong with a row.
+
+        Raises:
+            BadRow: there is one, under `bad_rows="error"`.
+        """
         try:
             self.answer(batch)
         except BadRow as error:
             if self.bad_rows == "error":
                 error.add_note("with bad_rows: skip in the study, such rows are left out and counted")
                 raise
-            if len(batch) > 1:
-                for each in batch:
-                    self._run([each])
-                return
-            for question in batch[0].questions:
-                self.rows[question.section].skipped.setdefault(question.name, error.problem)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise VlprobeError(
-                    f"{self.encoder.name}: example {batch[0].example.id} ({batch[0].example.place}) alone does not fit "
-                    "into the memory of the device; run it on a larger one, or with `device: cpu`"
-                ) from None
-            torch.cuda.empty_cache()
-            half = len(batch) // 2
-            if self.budget is not None:
-                self.budget.halve(len(batch) * max(self.encoder.lengths([each.example for each in batch])))
-            self._run(batch[:half])
-            self._run(batch[half:])
+            return error.problem
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return NO_MEMORY
+        return None
 
     def answer(self, batch: Sequence[Forward]) -> None:
-        """Encode and pool a batch.
+        """Encode and pool a batch, and send off its rows; those of the batch before arrive meanwhile.
 
         Raises:
             BadRow, VlprobeError: see `encode`.
@@ -175,20 +190,31 @@ class Chunk:
         """
         with precision(self.numbers.run):
             hidden = self.encoder.encode([each.example for each in batch])
-        self._add(batch, hidden)
+        self._send(batch, hidden)
+        del hidden
+        while len(self._underway) > 1:
+            self._arrive()
 
-    def _add(self, batch: Sequence[Forward], hidden: Sequence[Hidden]) -> None:
+    def finish(self) -> None:
+        """Wait for all rows.
+
+        Raises:
+            VlprobeError: states that are not finite.
+        """
+        while self._underway:
+            self._arrive()
+
+    def _send(self, batch: Sequence[Forward], hidden: Sequence[Hidden]) -> None:
         """Pool the states of a batch for all that is asked; nothing is kept where a row of it is bad."""
         pooled = [(section, asked, self._pool(batch, asked, hidden)) for section, asked in _rounds(batch)]
-        for section, asked, layers in pooled:
-            rows = self.rows[section]
-            names = [question.name if question else "" for question in asked]
-            places = np.array([rows.order.get(name, -1) for name in names])
-            rows.owner.append(places[layers[0].example])
-            rows.unit.append(layers[0].unit.astype(np.int32))
-            for layer in layers:
-                rows.layers.setdefault(layer.layer, []).append(self._checked(layer, batch))
-                rows.how[layer.layer] = layer.how
+        sent = Sent([layer.rows for _, _, layers in pooled for layer in layers], self.numbers.kept)
+        answers = [self.gathered.answers(section, asked, layers) for section, asked, layers in pooled]
+        self._underway.append((batch, answers, sent))
+
+    def _arrive(self) -> None:
+        """Take in the rows that were sent off first."""
+        batch, answers, sent = self._underway.popleft()
+        self.gathered.take(batch, answers, sent.arrived())
 
     def _pool(
         self, batch: Sequence[Forward], asked: Sequence[Question | None], hidden: Sequence[Hidden]
@@ -205,49 +231,6 @@ class Chunk:
                 "choose another pooling"
             )
         return layers
-
-    def _checked(self, pooled: Pooled, batch: Sequence[Forward]) -> np.ndarray:
-        """Return rows on the host, in the format they are kept in where that holds them.
-
-        Raises:
-            VlprobeError: states that are not finite.
-        """
-        finite = torch.isfinite(pooled.rows).all(dim=1).cpu().numpy()
-        if not finite.all():
-            example = batch[int(pooled.example[int(np.argmin(finite))])].example
-            raise VlprobeError(
-                f"{self.encoder.name}, layer {pooled.layer}: the states of example {example.id} ({example.place}) hold "
-                "NaN or infinite values; the checkpoint is damaged, or the precision too low"
-            )
-        if self.numbers.kept == "float16":
-            half = pooled.rows.half()
-            if bool(torch.isfinite(half).all()):  # else beyond 65504: kept as float32
-                return half.cpu().numpy()
-        return pooled.rows.cpu().numpy()
-
-    def _section(self, name: str, rows: _Rows) -> Section:
-        owner = np.concatenate([*rows.owner, np.zeros(0, np.int64)]).astype(np.int64)
-        unit = np.concatenate([*rows.unit, np.zeros(0, np.int32)]).astype(np.int32)
-        layers = {layer: np.concatenate(parts) for layer, parts in rows.layers.items()}
-        for layer, array in layers.items():
-            if len(array) != len(owner):
-                raise VlprobeError(
-                    f"{self.encoder.name}, layer {layer}: {len(array)} rows where {len(owner)} were asked for; the "
-                    "encoder gave this layer, or the roles of its positions, for some batches only"
-                )
-        order = np.lexsort((unit, owner))
-        counts = np.bincount(owner, minlength=len(rows.order))
-        bare = [name for name, place in rows.order.items() if not counts[place] and name not in rows.skipped]
-        if bare:
-            raise VlprobeError(f"{self.encoder.name}: {len(bare)} inputs got no row of section {name}")
-        return Section(
-            questions=tuple(rows.order),
-            start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            unit=unit[order],
-            layers={layer: array[order] for layer, array in layers.items()},
-            how=rows.how,
-            skipped=rows.skipped,
-        )
 
 
 def _rounds(batch: Sequence[Forward]) -> Iterator[tuple[str, list[Question | None]]]:

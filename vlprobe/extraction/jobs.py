@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from vlprobe.device import free_memory
 from vlprobe.digest import digest
 from vlprobe.extraction import passes
 from vlprobe.extraction.passes import Forward, Passes, forwards
@@ -117,11 +117,8 @@ class Shelf:
         """Let go of the model, and give its memory back."""
         if self._held is None:
             return
-        import torch
-
         self._held = None
-        gc.collect()  # networks are in cycles
-        torch.cuda.empty_cache()
+        free_memory()
 
 
 def _load(asked: Asked) -> Encoder:
