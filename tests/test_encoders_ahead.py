@@ -104,6 +104,9 @@ class Pool:
         self.asked.append((given[0].id, future))
         return future
 
+    def shutdown(self, **settings):
+        pass
+
 
 @pytest.fixture
 def pool(monkeypatch):
@@ -159,6 +162,7 @@ reader = ahead.Ahead(tests.double, 1)
 reader.begin(tests.named("a"))
 reader.wait()
 print(len(reader._begun), reader.take(tests.named("a")[0]), __name__)
+kept = reader._pool
 """
 
 
@@ -169,6 +173,7 @@ def test_a_script_that_does_not_expect_to_be_run_again_is_not(tmp_path):
     command = [sys.executable, str(tmp_path / "script.py"), tests]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.split() == ["begun", "1", "aa", "__main__"], done.stderr
+    assert not done.stderr
 
 
 def test_a_study_with_readers_has_the_rows_of_one_without(tmp_path):

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 from typing import Any, Generic, TypeVar
+from weakref import finalize
 
 import torch
 
@@ -63,6 +64,7 @@ class Ahead(Generic[Made]):
         if self.workers and not self._pool and len(images) >= ENOUGH:
             self._pool = ProcessPoolExecutor(self.workers, _Apart(), _start, (self.read,))
             self._up = self._pool.submit(os.getpid)
+            finalize(self, _end, self._pool)
         self._submit(HELD)
 
     def wait(self) -> None:
@@ -153,6 +155,11 @@ class _Apart(SpawnContext):
     """Not forked: the parent has threads, and may have a GPU."""
 
     Process = _Process
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End readers when nobody is left to read for, the latest when Python ends, and not while it is taken down."""
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 _READ: list[Callable[[Example], Any]] = []
