@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -159,9 +160,50 @@ def test_damage_is_noticed_and_computed_again(tmp_path, kind):
     (tmp_path / "a" / "results.jsonl").unlink()
     assert study(tmp_path / "a").run() == whole
     assert path.read_bytes() == before
-    if kind in ("a flipped bit", "zeroes"):  # its header was fine: it was noticed when it was read
-        said = json.loads((tmp_path / "a" / "study.json").read_text())["computed_again"]
-        assert said == [f"{path}: it was damaged"]
+    said = json.loads((tmp_path / "a" / "study.json").read_text())["computed_again"]
+    assert said == [f"{path}: it was damaged"]
+
+
+def test_a_plan_says_which_shards_were_damaged(tmp_path):
+    study(tmp_path).run()
+    (path,) = shards(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    assert study(tmp_path).plan().damaged == (f"{path}: it was damaged",)
+    path.write_bytes(whole[:-10])
+    study(tmp_path).run()  # all results are there
+    assert json.loads((tmp_path / "study.json").read_text())["computed_again"] == []
+
+
+def test_a_damaged_shard_that_cannot_be_removed_is_a_clear_error(tmp_path, monkeypatch):
+    study(tmp_path).run()
+    (path,) = shards(tmp_path)
+    path.write_bytes(path.read_bytes()[:-10])
+
+    def closed(self, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", closed)
+    with pytest.raises(DataError, match=r"longer or shorter.*remove it.*could not be done for you: Read-only file"):
+        study(tmp_path).plan()
+
+
+def test_a_store_that_is_only_read_need_not_be_written_to(tmp_path, monkeypatch):
+    whole = study(tmp_path).run()
+    (tmp_path / "results.jsonl").unlink()
+    real = tempfile.TemporaryFile
+
+    def closed(dir):
+        if Path(dir) == tmp_path / "features":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(dir=dir)
+
+    monkeypatch.setattr("vlprobe.estimate.tempfile.TemporaryFile", closed)
+    assert study(tmp_path).run() == whole
+    shards(tmp_path)[0].unlink()
+    (tmp_path / "results.jsonl").unlink()
+    with pytest.raises(DataError, match="the store .*features cannot be written to .Read-only file system."):
+        study(tmp_path).run()
 
 
 def test_others_read_a_shard_with_the_library_and_another_user_may(tmp_path):
@@ -211,7 +253,7 @@ def test_what_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch,
         return
     for command in (["verify"], ["list"], ["prune", "--yes"]):
         call(command[0], tmp_path / "features", *command[1:])
-        assert ("not to be read" in capsys.readouterr().out) == (command[0] != "prune") and path.exists()
+        assert "cannot be read" in capsys.readouterr().out and path.exists()
     with pytest.raises(DataError, match=f"cannot be read .{os.strerror(number)}.; nothing says that it is damaged"):
         study(tmp_path).run()
     assert path.exists()

@@ -154,6 +154,8 @@ def plan(
     typer.echo(f"probes: {made.probes:,} to compute, {made.done:,} done")
     for note in made.notes:
         typer.echo(f"note: {note}")
+    for line in made.damaged:
+        typer.echo(f"note: {line}, and was removed; what it held is computed again where it is needed")
     _print_left_out(made.skipped, "`vlprobe run` lists all of them in study.json")
 
 

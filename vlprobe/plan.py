@@ -63,6 +63,8 @@ class Plan:
     """What the models of cells that lack results would still be run on."""
     asked: Mapping[str, bool]
     """Key of every result that it asks for, controls counted -> whether the result is there already."""
+    damaged: tuple[str, ...] = ()
+    """A line for every shard that was there and damaged: it has been removed."""
     statistics: int = 0
     """Bytes of disk that the statistics of representations that are not kept still take: of the model that has most,
     for one model's are gone before the next one's come."""
@@ -143,7 +145,8 @@ def make_plan(
     cells.sort(key=lambda cell: (place[cell.model.name], cell.untrained))
     wanted, unfinished = _progress(cells, store, done)
     waiting = _waiting(unfinished, store, file.numbers.kept)
-    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images, tuple(waiting), wanted)
+    damaged = tuple(f"{path}: it was damaged" for path in store.damaged)
+    return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images, tuple(waiting), wanted, damaged)
 
 
 def begun(plan: Plan, store: Store, done: Mapping[str, object]) -> bool:

@@ -116,6 +116,7 @@ def describe(
         images=dict(plan.images),
         not_done=plan.notes,
         skipped_rows=plan.skipped,
+        computed_again=plan.damaged if plan.forward_passes else (),
     )
     return asdict(told) | {"study": study.model_dump(mode="json")}
 

@@ -222,8 +222,9 @@ class Study:
         if not plan.cells:
             raise StudyError("nothing of this study can be done:\n  " + "\n  ".join(plan.notes))
         check_folder(self.output, "the results folder", "name another `output` in the study, or with --output")
-        check_folder(self.store().folder, "the store", "name another `store` in the study")
-        check_space(plan, self.store().folder)
+        if plan.forward_passes or plan.streaming:  # else it is only read, and may be another's
+            check_folder(self.store().folder, "the store", "name another `store` in the study")
+            check_space(plan, self.store().folder)
         results.describe(describe(self.file, self.models(), self.tasks(), plan, self.untrained().twins))
         with self._workplace(engine) as workplace:
             return run(plan, results, workplace, progress)

@@ -56,9 +56,11 @@ def list_(folder: Folder = None) -> None:
     for home in homes:
         typer.echo(str(home))
         typer.echo(f"  {_size(home.shards) / 1e9:.3g} GB in {len(home.shards)} shards: {home.path}")
-        sections, outdated = _sections(home)
+        sections, outdated, unread = _sections(home)
         for section, questions in sorted(sections.items()):
             typer.echo(f"  {questions:,} inputs: {section.replace(':', ', ')}")
+        for line in unread:
+            typer.echo(f"  {line}")
         if outdated:
             typer.echo(f"  {outdated:,} shards of another version of vlprobe, of no use: `vlprobe store prune`")
     waiting = _waiting(folder)
@@ -217,13 +219,13 @@ def _homes(folder: Path | None) -> Iterator[Home]:
             yield Home(path, manifest if known else {}, shards, left)
 
 
-def _sections(home: Home) -> tuple[dict[str, int], int]:
-    """Return section -> distinct questions, and how many shards are of another version."""
+def _sections(home: Home) -> tuple[dict[str, int], int, list[str]]:
+    """Return section -> distinct questions, how many shards are of another version, and why some cannot be read."""
     from vlprobe.errors import DataError
-    from vlprobe.store import Damaged, Outdated, Shard
+    from vlprobe.store import Outdated, Shard
 
     found: dict[str, set[str]] = {}
-    outdated = 0
+    outdated, unread = 0, list[str]()
     for path in home.shards:
         try:
             shard = Shard(path)
@@ -231,8 +233,6 @@ def _sections(home: Home) -> tuple[dict[str, int], int]:
                 found.setdefault(section, set()).update(shard.questions(section))
         except Outdated:
             outdated += 1
-        except Damaged:
-            found.setdefault(f"damaged: {path.name}", set())
-        except DataError:
-            found.setdefault(f"not to be read: {path.name}", set())
-    return {section: len(questions) for section, questions in found.items()}, outdated
+        except DataError as error:
+            unread.append(str(error))
+    return {section: len(questions) for section, questions in found.items()}, outdated, unread

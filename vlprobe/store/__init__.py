@@ -17,7 +17,7 @@ import numpy as np
 
 from vlprobe.aside import aside
 from vlprobe.digest import digest
-from vlprobe.errors import unwritable
+from vlprobe.errors import DataError, unwritable
 from vlprobe.records import cache
 from vlprobe.store.index import Index
 from vlprobe.store.rows import Rows, find, fresh
@@ -43,6 +43,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.damaged: list[Path] = []
+        """Shards that were not what was written: they have been removed."""
         self._opened: dict[str, dict[Path, Shard]] = {}
         self._held: dict[tuple[str, str], Index] = {}
         self._last: tuple[tuple[str, str, np.ndarray], Rows] | None = None
@@ -135,13 +137,25 @@ class Store:
         """Open one shard and index it; a damaged one is removed."""
         try:
             shard = self._opened[home][path] = Shard(path)
-        except Damaged:
-            path.unlink(missing_ok=True)
+        except Damaged as damaged:
+            self._remove(damaged)
             return
         self._last = None
         for (whose, section), known in self._held.items():  # added to, not made anew
             if whose == home:
                 self._add(home, shard, section, known)
+
+    def _remove(self, damaged: Damaged) -> None:
+        """Remove a shard, so that another one can take its place.
+
+        Raises:
+            DataError: the folder cannot be written to.
+        """
+        try:
+            damaged.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{damaged} (this could not be done for you: {error.strerror})") from None
+        self.damaged.append(damaged.path)
 
     def held(self, home: str, section: str) -> Index:
         """Return what is known of a section: which shard answers which question."""
@@ -166,8 +180,8 @@ class Store:
         """Add a shard to an index; one that has become unreadable is removed."""
         try:
             known.add(shard, section)
-        except Damaged:
-            shard.path.unlink(missing_ok=True)
+        except Damaged as damaged:
+            self._remove(damaged)
             self._opened[home].pop(shard.path, None)
             self._last = None
 
@@ -218,7 +232,7 @@ class Store:
             return rows.read(section, layer, memory), rows.owner, rows.unit
         except Damaged as damaged:
             if not isinstance(damaged, Gone):
-                damaged.path.unlink(missing_ok=True)
+                self._remove(damaged)
             self.refresh(home)
             raise
 
