@@ -164,6 +164,24 @@ def test_damage_is_noticed_and_computed_again(tmp_path, kind):
     assert said == [f"{path}: it was damaged"]
 
 
+@pytest.mark.parametrize("number, kind", [(errno.EMFILE, DataError), (errno.EIO, Damaged)])
+def test_the_same_where_a_layer_of_a_known_shard_cannot_be_read(tmp_path, monkeypatch, number, kind):
+    store = Store(tmp_path)
+    store.write("a" * 64, "b" * 64, {"s": section()})
+    names = addresses(NAMES)
+    assert store.holds("a" * 64, "s", names).all()
+    (path,) = shards(tmp_path)
+
+    def closed(self, *given, **settings):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", closed)
+        with pytest.raises(DataError, match=os.strerror(number)) as caught:
+            store.read("a" * 64, "s", "joint.0", names)
+    assert type(caught.value) is kind and path.exists() == (kind is DataError)
+
+
 def test_a_plan_says_which_shards_were_damaged(tmp_path):
     study(tmp_path).run()
     (path,) = shards(tmp_path)

@@ -14,6 +14,7 @@ from vlprobe.extraction.jobs import Shelf
 from vlprobe.findings.folder import open_folder
 from vlprobe.report.summary import summarise
 from vlprobe.results import Results, read_results
+from vlprobe.store import Shard
 from vlprobe.study import Study
 from vlprobe.types import Example, Task
 
@@ -117,10 +118,15 @@ def test_the_plan_says_what_the_run_then_does(tmp_path):
     opened = study(tmp_path / "a", conditions=["matched", "mismatched"])
     plan = opened.plan()
     assert plan.forward_passes == 480
-    assert plan.feature_bytes == 480 * (8 + 16 + 16) * 4
+    assert plan.feature_bytes == 480 * (8 + 16) * 4  # a pooler has no words
     assert not (tmp_path / "a").exists()
     opened.run()
     assert len(opened.toys[0].seen) == plan.forward_passes
+    kept = [Shard(path) for path in (tmp_path / "a" / "features").rglob("*.safetensors")]
+    read = [
+        shard.read(section, layer) for shard in kept for section in shard.sections for layer in shard.layers(section)
+    ]
+    assert sum(array.nbytes for array in read) == plan.feature_bytes
     # two layers, true and shuffled labels, under two conditions; majority and words once, pixels twice
     assert plan.probes == len(opened.results().known) == 2 * 2 * 2 + 3 + 2
 

@@ -19,7 +19,7 @@ from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_
 from vlprobe.examples import Examples, of_one_origin, together
 from vlprobe.extraction import Extraction, Forward, ImageDigests, Put, addressed, forwards, put, reads
 from vlprobe.pairing import obstacle, pair, read_condition
-from vlprobe.pooling import SIDES, check_pooling
+from vlprobe.pooling import SIDES, WHOLE, check_pooling
 from vlprobe.splits import Parts, cut
 from vlprobe.store import Store
 from vlprobe.streams import buckets, folder, passes_of, statistics_lacking
@@ -310,7 +310,7 @@ def _cells(
             trained, tested = (inputs[each] for each in simple)
             layers = tuple(layer for layer in chosen[model.name] if trained.knows(layer) and tested.knows(layer))
             if trained.unit != "input":  # a pooler is one vector for the whole input
-                layers = tuple(layer for layer in layers if not layer.endswith((".pooler", ".projection")))
+                layers = tuple(layer for layer in layers if not layer.endswith(WHOLE))
             lost = _unpooled(trained) or _unpooled(tested) or ("" if layers else "it gives none of the layers anything")
             if lost:
                 notes.append(f"{task.name}, {model.name}, {condition}: not done, {lost}")

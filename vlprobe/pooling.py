@@ -43,6 +43,9 @@ SIDES: dict[str, Modality] = {
 }
 """Pooling -> the modality whose positions it reads; those that are not here read either."""
 
+WHOLE = (".pooler", ".projection")
+"""Ends of the addresses of layers that are one vector for the whole input."""
+
 
 def check_pooling(unit: Unit, how: str) -> str:
     """Return `how` if it pools to `unit`.

@@ -11,8 +11,9 @@ import numpy as np
 from vlprobe.digest import digest
 from vlprobe.extraction.questions import Extraction, Question, Questions
 from vlprobe.ledger import keys_of
+from vlprobe.pooling import SIDES, WHOLE
 from vlprobe.store import Store
-from vlprobe.types import Example
+from vlprobe.types import Example, Modality
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder, Profile
@@ -21,6 +22,8 @@ CHUNK = 512
 """Inputs that are run and written together: what a killed run can lose."""
 
 
+OTHER: dict[Modality, str] = {"text": "vision", "image": "language"}
+"""What a pooling reads -> the stream that has no positions of it."""
 AT_ONCE = 2**16
 """Questions that are looked through together."""
 
@@ -115,14 +118,19 @@ class Passes(Sequence[Forward]):
                 yield start + a, start + b, self._asked[side], places[a:b] - self._edges[side]
 
     def numbers(self, encoder: Encoder | Profile) -> int:
-        """Return how many numbers their rows hold, those of all layers that are given anything."""
+        """Return how many numbers their rows hold, those of all layers that they can be pooled from."""
         total = 0
         for _, _, questions, inside in self._runs():
             rows = np.ones(len(inside), np.int64) if questions.asked is None else questions.asked[inside]
             for kind, section in enumerate(questions.kinds):
-                given = section.rpartition(":")[2].split("+")
-                idle = {stream for stream, reads in encoder.towers.items() if reads not in given}
-                width = sum(size for layer, size in encoder.layers.items() if layer.partition(".")[0] not in idle)
+                unit, how, given = section.split(":")
+                idle = {stream for stream, reads in encoder.towers.items() if reads not in given.split("+")}
+                idle |= {OTHER[SIDES[how]]} if how in SIDES else set()
+                width = sum(
+                    size
+                    for layer, size in encoder.layers.items()
+                    if layer.partition(".")[0] not in idle and not (unit != "input" and layer.endswith(WHOLE))
+                )
                 total += width * int(rows[questions.kind[inside] == kind].sum())
         return total
 

@@ -247,6 +247,7 @@ class Shard:
 
         Raises:
             Damaged: it is not what was written; after the last piece, where the checksum is another.
+            DataError: the system does not let it be read.
         """
         key = f"{section}/{name}"
         try:
@@ -264,7 +265,9 @@ class Shard:
                     self._fill(file, part.data, key)
                     check.update(part.data)
                     yield first, part.view(kind).reshape(-1, *shape[1:])
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise Damaged(self.path, f"tensor {key} cannot be read ({error})") from None
         if check.hexdigest() != self._checksums.get(key):
             raise Damaged(self.path, f"tensor {key} has changed since it was written (its checksum is another)")
