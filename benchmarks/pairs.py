@@ -1,7 +1,10 @@
 """What models of several encoders cost on matched and mismatched pairs, each image encoded once, and for every pair.
 
+And what is kept of a fusion encoder: rows of its text and image encoder once for each text and image, beside rows of
+all layers for every pair.
+
 Repeat with `python benchmarks/pairs.py SHARED > benchmarks/pairs.md`, SHARED holding `data/coco128` and
-`data/tokenizers` (about five minutes on one core).
+`data/tokenizers` (about ten minutes on one core).
 """
 
 from __future__ import annotations
@@ -99,6 +102,18 @@ def each_by_itself() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def rows_for_every_pair() -> Iterator[None]:
+    """Let all layers of fusion encoders have rows of their own for every pair, whatever a layer reads."""
+    with patch.object(Fusion, "reads", {}):
+        yield
+
+
+def size(store: Store) -> int:
+    """Return the bytes of a store's shards."""
+    return sum(path.stat().st_size for path in store.folder.rglob("*.safetensors"))
+
+
 def difference(asked: Sequence[Extraction], one: Store, other: Store) -> float:
     """Return the largest difference between two stores, of any layer, as a share of its largest number."""
     found = 0.0
@@ -137,13 +152,54 @@ def main() -> None:
             model = model_of(family, folder / family, chosen.shared)
             for seeds in (1, 3):
                 print(_line(family, model, examples, seeds, chosen.repeats, folder / f"{family}-{seeds}"), flush=True)
+        print(
+            "\n## What is kept\n\n"
+            f"{len(examples)} photographs, paired as above. *Once*: rows of the text encoder are kept once for each "
+            "text, those of the image encoder once for each image, and asked on the way of the first pair. *For every "
+            "pair*: all layers have rows of every pair. *Time*: seconds of the processor for every pair over those "
+            "once, both ways in turn.\n\n"
+            "| model | mismatches | texts, images, pairs | for every pair, MB | once, MB | time | "
+            "difference |\n|---|---:|---:|---:|---:|---:|---:|"
+        )
+        for family in MODELS:
+            model = model_of(family, folder / f"{family}-again", chosen.shared)
+            for seeds in (1, 3):
+                print(_kept(family, model, examples, seeds, chosen.repeats, folder / f"k-{family}-{seeds}"), flush=True)
 
 
-def _line(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: int, folder: Path) -> str:  # type: ignore[type-arg]
+def _asked(model: Encoder, examples: Sequence, seeds: int) -> list[Extraction]:  # type: ignore[type-arg]
     shown = [pair(examples, "matched", "multimodal", 0, "test")]
     shown += [pair(examples, "mismatched", "multimodal", seed, "test") for seed in range(seeds)]
     digests = ImageDigests()
-    asked = [request(model, each, "input", "auto", digests) for each in shown]
+    return [request(model, each, "input", "auto", digests) for each in shown]
+
+
+def _kept(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: int, folder: Path) -> str:  # type: ignore[type-arg]
+    asked = _asked(model, examples, seeds)
+    model.encode([examples[0]])
+    ratios, far = [], 0.0
+    for number in range(repeats):
+        one, other = (Store(folder / f"{way}-{number}") for way in ("once", "every"))
+        once = timed(lambda one=one: compute(model, asked, one))
+        with rows_for_every_pair():
+            whole = _asked(model, examples, seeds)
+            ratios.append(timed(lambda other=other, whole=whole: compute(model, whole, other)) / once)
+    for each, same in zip(asked, whole, strict=True):
+        for layer in layers_of(same, other):
+            a, b = features(each, one, layer).X, features(same, other, layer).X
+            far = max(far, float(np.abs(a - b).max()) / (float(np.abs(a).max()) or 1.0))
+    inputs = [example for each in whole for example in each.examples]
+    counts = [
+        len({str(each) for each in found})
+        for found in zip(*((one.text, one.image, (one.text, one.image)) for one in inputs), strict=True)
+    ]
+    told = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+    sizes = f"{size(other) / 1e6:.2f} | {size(one) / 1e6:.2f}"
+    return f"| {family} | {seeds} | {', '.join(map(str, counts))} | {sizes} | {told} | {far:.0e} |"
+
+
+def _line(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: int, folder: Path) -> str:  # type: ignore[type-arg]
+    asked = _asked(model, examples, seeds)
     model.encode([examples[0]])
     together, ratios = [], []
     for number in range(repeats):
@@ -153,7 +209,7 @@ def _line(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: 
             apart = timed(lambda other=other: compute(model, asked, other))
         ratios.append(apart / together[-1])
     told = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
-    count = len({(example.text, str(example.image)) for each in shown for example in each})
+    count = len({(example.text, str(example.image)) for each in asked for example in each.examples})
     seconds = statistics.median(together)
     return f"| {family} | {seeds} | {count} | {seconds:.1f} | {told} | {difference(asked, one, other):.0e} |"
 

@@ -14,7 +14,7 @@ from vlprobe.encoders.checkpoint import quiet
 from vlprobe.encoders.vlms import ROWS
 from vlprobe.errors import BadRow, CheckpointError
 from vlprobe.exact import precision
-from vlprobe.extraction.questions import ImageDigests, request
+from vlprobe.extraction import ImageDigests, request
 from vlprobe.images import open_image
 from vlprobe.types import ROLES
 

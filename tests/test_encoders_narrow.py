@@ -12,7 +12,7 @@ import tiny_checkpoints as tiny
 from vlprobe.encoders import FAMILIES, load_model, untrained_spec
 from vlprobe.errors import CheckpointError, StudyError
 from vlprobe.exact import precision
-from vlprobe.extraction.questions import ImageDigests, request
+from vlprobe.extraction import ImageDigests, request
 
 LARGE = [model_type for family in FAMILIES.values() if family.large for model_type in family.types]
 TEXTS = ["A dog sits on the mat.", "two red chairs, a dog and a cat!"]

@@ -1,6 +1,7 @@
 """The check at load: a sound encoder passes, and each fault that it is there for is found and named."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,6 +123,34 @@ class Constant(Sound):
         return [first, Hidden("vision.1", torch.ones_like(second.states), second.role, second.word, second.box)]
 
 
+class Apart(Sound):
+    reads = {"language": ("text",), "vision": ("image",)}  # noqa: RUF012
+
+
+class WordsThatSee(Apart):
+    """The mean of the image's red goes into every word of the second layer."""
+
+    def encode(self, batch):
+        first, second, *patches = super().encode(batch)
+        seen = patches[0].states[:, :, :1].mean(1, keepdim=True)
+        return [first, replace(second, states=second.states + seen), *patches]
+
+
+class PatchesThatRead(Apart):
+    """As many patches as there are words."""
+
+    def encode(self, batch):
+        *words, first, second = super().encode(batch)
+        role = second.role.copy()
+        for row, example in enumerate(batch):
+            role[row, sum(map(ord, example.text)) % 32 :] = ROLES.index("")
+        return [*words, first, replace(second, role=role)]
+
+
+def test_streams_that_read_one_side_alone_pass():
+    assert faults(Apart()) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -137,6 +166,8 @@ class Constant(Sound):
         ),
         (SameTwice, r"language\.1 is the same as language\.0"),
         (Constant, r"vision\.1 is the same for"),
+        (WordsThatSee, r"language\.1, said to read the text alone, changes by .* of the largest with the image"),
+        (PatchesThatRead, r"vision\.1, said to read the image alone, changes by inf of the largest with the text"),
     ],
 )
 def test_each_fault_is_found(kind, said):

@@ -122,7 +122,7 @@ def test_only_files_of_one_size_are_read_and_none_twice(tmp_path, read, monkeypa
     assert sorted(read) == sorted(TWINS)
     list(mismatches(task))
     assert sorted(read) == sorted(TWINS)
-    monkeypatch.setattr("vlprobe.extraction.questions.open_image", lambda image, place: None)
+    monkeypatch.setattr("vlprobe.extraction.asking.open_image", lambda image, place: None)
     images = ImageDigests()
     for example in task.load("all"):
         images(example)

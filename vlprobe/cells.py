@@ -75,10 +75,15 @@ class Cell:
     """Control -> itself, of those that look at no layer."""
     drawn: Mapping[tuple[str, int], str]
     """(example id, unit) -> label of the control task; empty: there is none."""
-    key: str
-    """Content address of inputs, targets, parts and seed."""
+    keys: Mapping[str, str]
+    """Stream, as in `Extraction.sides` -> content address of its inputs, of targets, parts and seed."""
     streaming: bool = False
     """Whether its representations go by and are not kept: then one probe listens, `streaming`."""
+
+    @property
+    def key(self) -> str:
+        """Return the content address of all its inputs, of targets, parts and seed."""
+        return self.keys[""] if "" in self.keys else digest(dict(self.keys))
 
     @property
     def part(self) -> Mapping[str, str]:
@@ -126,7 +131,8 @@ class Cell:
     def _address(self, layer: str, probe: str, control: str) -> str:
         """Return the content address of one result; `linear` is not named, being what there is where none is."""
         named = () if probe in ("", "linear") else (probe,)
-        return digest(self.key, layer, control, *named)
+        key = self.keys["" if "" in self.keys else layer.partition(".")[0]]
+        return digest(key, layer, control, *named)
 
 
 class Layers:

@@ -333,7 +333,7 @@ def _cells(
                     controls=tuple(file.controls),
                     surfaces={k: each for k, each in beside.items() if each.stands_beside(model.modalities)},
                     drawn=random_labels.labels if seen else {},
-                    key=_key(trained, tested, asked),
+                    keys=_keys(trained, tested, asked),
                 )
             )
     return cells
@@ -363,13 +363,21 @@ def _zeroth(layers: Sequence[str], model: Profile) -> tuple[str, ...]:
     return tuple(layer for layer in first if layer in model.layers and layer not in layers)
 
 
-def _key(trained: Extraction, tested: Extraction, asked: _Asked) -> str:
+def _keys(trained: Extraction, tested: Extraction, asked: _Asked) -> dict[str, str]:
+    """Return stream -> content address of what its probes depend on: conditions share what does not differ."""
     rows = (
         [example.id, SPLITS[part], example.group, example.target]
         for example, part in zip(trained.examples, asked.part.tolist(), strict=True)
     )
     name, classes = asked.task.name, bool(asked.task.classes)
-    return digest(PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, name, classes)
+    if "" in (*trained.sides, *tested.sides):
+        return {"": digest(PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, name, classes)}
+    same = digest(rows, asked.seed, name, classes)
+    return {
+        stream: digest(PROBE_VERSION, paired, tested.paired[stream], same)
+        for stream, paired in trained.paired.items()
+        if stream in tested.paired
+    }
 
 
 def _progress(cells: Sequence[Cell], store: Store, done: Mapping[str, object]) -> tuple[dict[str, bool], list[Cell]]:

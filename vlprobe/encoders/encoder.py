@@ -33,9 +33,10 @@ class Encoder(ABC):
     needs: tuple[Modality, ...] = ()
     """Modalities that it cannot do without. A joint model that also takes a text alone, or an image alone,
     leaves this empty; what it is not given is None in the example."""
-    towers: ClassVar[Mapping[str, Modality]] = {}
-    """Every stream -> the one modality that it depends on, of a model whose streams never meet: each is run on that
-    alone, once for all that it is paired with. Empty: a stream may depend on all that the model reads."""
+    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {}
+    """Stream -> what it depends on and cannot do without, whatever else the model is given: rows of one that reads the
+    text alone are kept once, whatever the text is paired with. A stream that is not here may depend on all that the
+    model reads, and do with a part of it."""
     masks: bool = True
     """Whether it was trained with a token for a masked word; a model that reads no text leaves this as it is."""
     neighbours: bool = False
@@ -69,7 +70,8 @@ class Encoder(ABC):
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return one `Hidden` per layer of `layers`, in that order.
 
-        A model whose two towers never meet leaves out the layers of a tower that it is given nothing for.
+        A model whose two towers never meet leaves out the layers of a tower that it is given nothing for. Given one
+        side alone, it brings the states of a stream that reads that side (`reads`), unless it `needs` the other.
         What an example's states are must not depend on the rest of the batch.
 
         Args:
@@ -131,15 +133,15 @@ class Profile:
     """As in `Encoder`."""
     needs: tuple[Modality, ...]
     """As in `Encoder`."""
-    towers: Mapping[str, Modality]
+    reads: Mapping[str, tuple[Modality, ...]]
     """As in `Encoder`."""
     masks: bool
     """As in `Encoder`."""
 
     @property
-    def streams(self) -> set[str]:
-        """Streams that its layers are of."""
-        return {layer.partition(".")[0] for layer in self.layers}
+    def streams(self) -> tuple[str, ...]:
+        """Streams that its layers are of, in the order of its layers."""
+        return tuple(dict.fromkeys(layer.partition(".")[0] for layer in self.layers))
 
 
 def profile(encoder: Encoder) -> Profile:
@@ -154,6 +156,6 @@ def profile(encoder: Encoder) -> Profile:
         left_out=tuple(encoder.left_out),
         modalities=tuple(encoder.modalities),
         needs=tuple(encoder.needs),
-        towers=dict(encoder.towers),
+        reads=dict(encoder.reads),
         masks=encoder.masks,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from vlprobe.encoders.pixels import Grid
 from vlprobe.encoders.text import Pieces, Positions, of_text
 from vlprobe.encoders.towers import Pair, named, of_image
 from vlprobe.exact import as_asked
-from vlprobe.types import ROLES, Example, Hidden
+from vlprobe.types import ROLES, Example, Hidden, Modality
 
 STREAMS = ("language", "vision", "joint")
 
@@ -28,6 +29,11 @@ class Fusion(Pair):
     """
 
     neighbours = True
+    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {
+        "language": ("text",),
+        "vision": ("image",),
+        "joint": ("text", "image"),
+    }
 
     @abstractmethod
     def states(self, pieces: Pieces | None, grid: Grid | None) -> Mapping[str, torch.Tensor]:

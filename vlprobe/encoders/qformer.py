@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from vlprobe.encoders.pixels import Grid, ImageReader, pair
 from vlprobe.encoders.processors import load_processor, load_tokenizer
 from vlprobe.encoders.taps import residual_blocks, tap
 from vlprobe.encoders.text import Pieces, Positions, TextReader, of_text
+from vlprobe.types import Modality
 
 
 class QFormer(Fusion):
@@ -37,6 +39,7 @@ class QFormer(Fusion):
     """
 
     masks = False
+    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {"vision": ("image",)}
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         loaded = load_network(checkpoint, {"blip-2": QFormerNetwork}, device)

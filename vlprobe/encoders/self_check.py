@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,14 +38,16 @@ def faults(encoder: Encoder) -> list[str]:
     """Return what is wrong with how an encoder reads its model, in words; nothing where all is well.
 
     Two batches are run: three examples of unlike lengths, then the second of them beside its twin, in which one word
-    and one square of the image are others. So it is seen that
+    and one square of the image are others; where a stream is said to read one side alone (`Encoder.reads`), both with
+    the other's image, too. So it is seen that
 
     * layers come in the promised order, width and shape, finite, no two of them the same;
     * no layer is constant over inputs;
     * neither company nor padding changes an example;
     * every word has its positions, and the word that is another moves those and not the ones before it, which an image
       that is another may (VL-BERT's words hold a part of it);
-    * the square that is another moves the patches that lie in it, and none that lie apart.
+    * the square that is another moves the patches that lie in it, and none that lie apart;
+    * a stream that reads the text alone is the same with another image, one of the image alone with another text.
 
     Args:
         encoder: one that encodes any text and image: inside `Encoder.rehearsal`.
@@ -56,12 +60,16 @@ def faults(encoder: Encoder) -> list[str]:
     found = _of_shape(encoder, together, len(examples))
     if found:
         return found  # the rest would only say it again
-    twins = encoder.encode([examples[1], _twin(encoder, examples[1])])
-    found = _of_shape(encoder, twins, 2)
+    pair = [examples[1], _twin(encoder, examples[1])]
+    if any(len(sides) < len(encoder.modalities) for sides in encoder.reads.values()):
+        pair += [replace(one, image=other.image) for one, other in zip(pair, pair[::-1], strict=True)]
+    twins = encoder.encode(pair)
+    found = _of_shape(encoder, twins, len(pair))
     # Of 8 or 4 bits, products are rounded too; weights of 16 bits are multiplied in float32.
     coarse = "rounded" in encoder.usage.get("weights", "")
     for layer, beside in zip(together, twins, strict=True):
         found += [*_constant(layer), *_moved_by_company(layer, beside, coarse)]
+        found += _moved_by_the_other_side(encoder, beside, coarse)
     return found + _repeated(together) + _words_astray(encoder, twins) + _patches_astray(encoder, twins)
 
 
@@ -145,15 +153,36 @@ def _moved_by_company(layer: Hidden, beside: Hidden, coarse: bool) -> list[str]:
         return [
             f"{layer.layer}: an example has {mine.sum()} positions beside longer ones, {other.sum()} beside its like"
         ]
-    if not mine.any():
-        return []
-    here, there = _values(layer.states[1])[mine], _values(beside.states[0])[other]
-    far = float(np.abs(here - there).max() / max(1e-12, np.abs(here).max()))
-    kind = "bfloat16" if coarse else str(layer.states.dtype).removeprefix("torch.")
-    allowed = ROUNDING.get(kind, ROUNDING["float32"])
-    if far <= allowed:
+    far = _far(_values(layer.states[1])[mine], _values(beside.states[0])[other])
+    if far <= _allowed(layer, coarse):
         return []
     return [f"{layer.layer}: an example's states change by {far:.0e} of the largest with the others in its batch"]
+
+
+def _moved_by_the_other_side(encoder: Encoder, twins: Hidden, coarse: bool) -> list[str]:
+    """Say that a stream that is said to read one side is not the same with the twin's other side."""
+    sides = encoder.reads.get(twins.layer.partition(".")[0], ())
+    if len(sides) != 1 or len(encoder.modalities) == 1:
+        return []
+    partner = {"text": 2, "image": 3}[sides[0]]  # the example with its twin's image, the twin with the example's
+    mine, other = twins.role[0] != NONE, twins.role[partner] != NONE
+    far = math.inf
+    if mine.sum() == other.sum():
+        far = _far(_values(twins.states[0])[mine], _values(twins.states[partner])[other])
+    if far <= _allowed(twins, coarse):
+        return []
+    moved = {"text": "image", "image": "text"}[sides[0]]
+    return [f"{twins.layer}, said to read the {sides[0]} alone, changes by {far:.0e} of the largest with the {moved}"]
+
+
+def _far(here: np.ndarray, there: np.ndarray) -> float:
+    """Return the largest difference of states, as a share of the largest of them."""
+    return float(np.abs(here - there).max() / max(1e-12, np.abs(here).max())) if len(here) else 0.0
+
+
+def _allowed(layer: Hidden, coarse: bool) -> float:
+    kind = "bfloat16" if coarse else str(layer.states.dtype).removeprefix("torch.")
+    return ROUNDING.get(kind, ROUNDING["float32"])
 
 
 def _repeated(hidden: Sequence[Hidden]) -> list[str]:

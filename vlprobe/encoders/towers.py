@@ -97,7 +97,7 @@ class Towers(Pair):
     towers are run.
     """
 
-    towers: ClassVar[Mapping[str, Modality]] = {"language": "text", "vision": "image"}
+    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {"language": ("text",), "vision": ("image",)}
     masks = False
 
     @abstractmethod

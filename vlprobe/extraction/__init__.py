@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlprobe.errors import BadRow, StudyError
+from vlprobe.extraction.asking import ImageDigests, Put, addressed, put, reads, request
 from vlprobe.extraction.jobs import Asked, jobs
 from vlprobe.extraction.passes import Forward, Passes, Rounds, forwards, lacking, layers_of, missing
-from vlprobe.extraction.questions import (
-    Extraction,
-    ImageDigests,
-    Put,
-    addressed,
-    put,
-    reads,
-    request,
-)
+from vlprobe.extraction.questions import Extraction
 from vlprobe.extraction.reading import Reader, features
 from vlprobe.ledger import KEY, keys_of
 from vlprobe.pairing import obstacle, pair

@@ -18,10 +18,12 @@ from vlprobe.extraction.budget import Budget
 from vlprobe.extraction.gathering import Answers, Gathered
 from vlprobe.extraction.passes import Forward, lacking
 from vlprobe.extraction.questions import Question
+from vlprobe.extraction.questions import Section as Asking
 from vlprobe.extraction.sending import Sent
+from vlprobe.pairing import show
 from vlprobe.pooling import Pooled, pool
 from vlprobe.store import Section, Store
-from vlprobe.types import Hidden, Numbers
+from vlprobe.types import Hidden, Modality, Numbers
 
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
@@ -116,7 +118,7 @@ class Chunk:
 
         Raises:
             BadRow: an input cannot be encoded or pooled, under `bad_rows="error"`.
-            VlprobeError: a layer gives NaN or infinite states.
+            VlprobeError: a layer gives NaN or infinite states; no layer has positions that could be pooled from.
         """
         size = batch_size
         every = deque(batches(self.encoder, self.passes, size))
@@ -129,6 +131,7 @@ class Chunk:
                 every = deque(batches(self.encoder, [each for waiting in every for each in waiting], size))
             advance(len(batch))
         self.finish()
+        self._refuse_empty()
         return self.gathered.sections()
 
     def _run(self, batch: Sequence[Forward], later: Sequence[Sequence[Forward]]) -> float:
@@ -150,6 +153,9 @@ class Chunk:
                     f"{self.encoder.name}: example {batch[0].example.id} ({batch[0].example.place}) alone does not fit "
                     "into the memory of the device; run it on a larger one, or with `device: cpu`"
                 )
+            parts = _parts(batch[0], self.encoder.needs)
+            if parts != list(batch):  # a pair, and what is asked of its text or image: the other may be to blame
+                return min(self._run([each], later) for each in parts)
             self.gathered.skip(batch[0], failed)
             return math.inf
         if failed is NO_MEMORY:
@@ -219,18 +225,47 @@ class Chunk:
     def _pool(
         self, batch: Sequence[Forward], asked: Sequence[Question | None], hidden: Sequence[Hidden]
     ) -> list[Pooled]:
-        unit, how, _ = next(question.section for question in asked if question).split(":")
+        section = Asking.named(next(question.section for question in asked if question))
         examples = [
             question.example if question else replace(each.example, target=())
             for question, each in zip(asked, batch, strict=True)
         ]
-        layers = pool(hidden, examples, unit, how)  # type: ignore[arg-type]
-        if not layers:
-            raise VlprobeError(
-                f"{self.encoder.name}: no layer has positions that unit '{unit}' could be pooled from by '{how}'; "
-                "choose another pooling"
-            )
+        layers = pool([layer for layer in hidden if section.asks(layer.layer)], examples, section.unit, section.how)
+        if not layers and not section.stream:
+            raise self._unpooled(section)
         return layers
+
+    def _refuse_empty(self) -> None:
+        """Refuse a pooling by which nothing that is asked here can be pooled, towers included.
+
+        That one stream has no such positions is no error. It may be alone here, the towers having been asked before.
+        """
+        found: dict[tuple[str, str], list[tuple[Asking, bool]]] = {}
+        for name, how in self.gathered.poolings():
+            section = Asking.named(name)
+            if how:  # else all were left out
+                found.setdefault(section[:2], []).append((section, any(how.values())))
+        for inside in found.values():
+            towers = [section for section, _ in inside if len(self.encoder.reads.get(section.stream, ())) == 1]
+            if towers and not any(pooled for _, pooled in inside):
+                raise self._unpooled(towers[0])
+
+    def _unpooled(self, section: Asking) -> VlprobeError:
+        return VlprobeError(
+            f"{self.encoder.name}: no layer has positions that unit '{section.unit}' could be pooled from by "
+            f"'{section.how}'; choose another pooling"
+        )
+
+
+def _parts(each: Forward, needs: Sequence[Modality]) -> list[Forward]:
+    """Return one input as inputs of their own: what the layers that are asked about read, and the model needs."""
+    questions: dict[tuple[Modality, ...], list[Question]] = {}
+    for question in each.questions:
+        questions.setdefault(Asking.named(question.section).given, []).append(question)
+    return [
+        replace(each, example=show(each.example, (*given, *needs)), questions=tuple(asked))
+        for given, asked in questions.items()
+    ]
 
 
 def _rounds(batch: Sequence[Forward]) -> Iterator[tuple[str, list[Question | None]]]:

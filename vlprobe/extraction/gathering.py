@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from vlprobe.errors import VlprobeError
 from vlprobe.extraction.passes import Forward
 from vlprobe.extraction.questions import Question
+from vlprobe.extraction.questions import Section as Asking
 from vlprobe.pooling import Pooled
 from vlprobe.store import Section
 
@@ -27,7 +28,7 @@ class _Rows:
     layers: dict[str, list[np.ndarray]] = field(default_factory=dict)
     """Layer -> of each batch, (row, width)."""
     how: dict[str, str] = field(default_factory=dict)
-    """Layer -> pooling."""
+    """As in `Section`."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Question -> why it has no rows."""
 
@@ -78,8 +79,12 @@ class Gathered:
         Args:
             section: its name.
             asked: of each input of the batch, the question; None: none.
-            layers: what was pooled.
+            layers: what was pooled; nothing, where the section's stream has no such positions.
         """
+        if not layers:
+            self.rows[section].how[Asking.named(section).stream] = ""
+            none = np.zeros(0, np.int64)
+            return Answers(section, none, none.astype(np.int32), none, [])
         order, rows = self.rows[section].order, layers[0]
         places = np.array([order.get(question.name if question else "", -1) for question in asked])
         named = [(layer.layer, layer.how) for layer in layers]
@@ -112,6 +117,11 @@ class Gathered:
                 rows.layers.setdefault(layer, []).append(array)
                 rows.how[layer] = how
 
+    def poolings(self) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Yield (section, layer -> pooling, as in `Section`); empty where no input of the section was taken."""
+        for name, rows in self.rows.items():
+            yield name, rows.how
+
     def sections(self) -> dict[str, Section]:
         """Return section -> what was gathered.
 
@@ -133,7 +143,7 @@ class Gathered:
         order = np.lexsort((unit, owner))
         counts = np.bincount(owner, minlength=len(rows.order))
         bare = [name for name, place in rows.order.items() if not counts[place] and name not in rows.skipped]
-        if bare:
+        if bare and any(rows.how.values()):
             raise VlprobeError(f"{self.model}: {len(bare)} inputs got no row of section {name}")
         return Section(
             questions=tuple(rows.order),

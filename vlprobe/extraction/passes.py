@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from vlprobe.digest import digest
-from vlprobe.extraction.questions import Extraction, Question, Questions
+from vlprobe.extraction.questions import Extraction, Question, Questions, Section
 from vlprobe.ledger import keys_of
 from vlprobe.pooling import SIDES, WHOLE
 from vlprobe.store import Store
@@ -44,7 +44,8 @@ class Passes(Sequence[Forward]):
     """The distinct inputs of one model, in the order of their names; 8 bytes of memory each.
 
     Tasks that share inputs share their forward passes. Words are found while a text is read, so that questions about
-    other cuts of one text into words need a pass of their own; a question on the whole input goes along with any.
+    other cuts of one text into words need a pass of their own; a question on the whole input goes along with any. So
+    does one on the text, or the image, of a pair: with the first pair that holds it.
 
     Args:
         asked: what is asked of the model.
@@ -99,37 +100,37 @@ class Passes(Sequence[Forward]):
     def lacking(self, home: str, store: Store) -> Passes:
         """Return those that some question still waits for, with just the questions that wait."""
         waiting = np.zeros(len(self._places), bool)
-        for first, last, questions, inside in self._runs():
+        for which, questions, inside in self._by_side():
             for kind, section in enumerate(questions.kinds):
                 here = np.flatnonzero(questions.kind[inside] == kind)
-                waiting[first:last][here] = ~store.holds(home, section, questions.names[inside[here]])
+                waiting[which[here]] = ~store.holds(home, section, questions.names[inside[here]])
         whose = np.repeat(np.arange(len(self._starts) - 1, dtype=self._starts.dtype), np.diff(self._starts))[waiting]
         starts = np.append(np.flatnonzero(np.diff(whose, prepend=-1)), len(whose)).astype(self._starts.dtype)
         return Passes(self._asked, (self._places[waiting], starts))
 
-    def _runs(self) -> Iterator[tuple[int, int, Questions, np.ndarray]]:
-        """Yield stretches of one side: the first place, the one behind the last, the side, (question,) places in it."""
+    def _by_side(self) -> Iterator[tuple[np.ndarray, Questions, np.ndarray]]:
+        """Yield (question,) which, a few at a time, of one side; the side; (question,) places in it."""
         for start in range(0, len(self._places), AT_ONCE):
             places = self._places[start : start + AT_ONCE]
             sides = np.searchsorted(self._edges, places, side="right") - 1
-            cuts = [0, *(np.flatnonzero(np.diff(sides)) + 1).tolist(), len(places)]
-            for a, b in zip(cuts, cuts[1:], strict=False):
-                side = int(sides[a])
-                yield start + a, start + b, self._asked[side], places[a:b] - self._edges[side]
+            for side in np.unique(sides).tolist():
+                which = np.flatnonzero(sides == side)
+                yield start + which, self._asked[side], places[which] - self._edges[side]
 
     def numbers(self, encoder: Encoder | Profile) -> int:
         """Return how many numbers their rows hold, those of all layers that they can be pooled from."""
         total = 0
-        for _, _, questions, inside in self._runs():
+        for _, questions, inside in self._by_side():
             rows = np.ones(len(inside), np.int64) if questions.asked is None else questions.asked[inside]
-            for kind, section in enumerate(questions.kinds):
-                unit, how, given = section.split(":")
-                idle = {stream for stream, reads in encoder.towers.items() if reads not in given.split("+")}
-                idle |= {OTHER[SIDES[how]]} if how in SIDES else set()
+            for kind, name in enumerate(questions.kinds):
+                section = Section.named(name)
+                idle = OTHER[SIDES[section.how]] if section.how in SIDES else ""
                 width = sum(
                     size
                     for layer, size in encoder.layers.items()
-                    if layer.partition(".")[0] not in idle and not (unit != "input" and layer.endswith(WHOLE))
+                    if section.asks(layer)
+                    and layer.partition(".")[0] != idle
+                    and not (section.unit != "input" and layer.endswith(WHOLE))
                 )
                 total += width * int(rows[questions.kind[inside] == kind].sum())
         return total
@@ -172,7 +173,8 @@ def _distinct(asked: Sequence[Questions]) -> tuple[np.ndarray, np.ndarray]:
     """Return (question,) places of the distinct ones, by input, section and name; (input + 1,) where inputs begin."""
     if not asked:
         return np.zeros(0, np.int32), np.zeros(1, np.int32)
-    whole = np.int32 if sum(map(len, asked)) < 2**31 else np.int64
+    lengths = [len(questions) for questions in asked]
+    whole = np.int32 if sum(lengths) < 2**31 else np.int64
     # Half of an input's address: it is as distinct, and in the same order.
     inputs = keys_of(_joined([questions.inputs[0] for questions in asked]))
     names = keys_of(_joined([questions.names for questions in asked]))
@@ -180,10 +182,18 @@ def _distinct(asked: Sequence[Questions]) -> tuple[np.ndarray, np.ndarray]:
     kind = _joined([_ranked(questions, kinds) for questions in asked])
     # Stable: of equal questions, the one that was asked first.
     order = np.lexsort((names, kind, inputs)).astype(whole)
-    first = _new(inputs, order)
-    new = first | _new(names, order) | _new(kind, order)
-    starts = np.flatnonzero(first[new])
-    return order[new], np.append(starts, np.count_nonzero(new)).astype(whole)
+    order = order[_new(inputs, order) | _new(names, order) | _new(kind, order)]
+    if any(questions.along for questions in asked):
+        order = _once(order, names, kind, np.repeat([not questions.along for questions in asked], lengths))
+    starts = np.flatnonzero(_new(inputs, order))
+    return order, np.append(starts, len(order)).astype(whole)
+
+
+def _once(order: np.ndarray, names: np.ndarray, kind: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """Return places in their order, each question once: with the first input that it goes along with, if with any."""
+    turn = np.lexsort((alone[order], names[order], kind[order]))  # stable: of equal ones, the first input
+    place = order[turn]
+    return order[np.sort(turn[_new(names, place) | _new(kind, place)])]
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -254,4 +264,4 @@ def layers_of(extraction: Extraction, store: Store) -> dict[str, str]:
         if not found:
             return {}
         poolable |= {layer: how for layer, how in found[0].items() if all(layer in layers for layers in found)}
-    return poolable
+    return {layer: how for layer, how in poolable.items() if how}

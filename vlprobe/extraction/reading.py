@@ -113,7 +113,7 @@ class Reader:
             DataError: all examples were left out.
             Damaged: a shard is not what was written; it has been removed, and what it held is to be computed again.
         """
-        stream = "" if "" in self._extraction.sides else layer.partition(".")[0]
+        stream = self._extraction.side(layer)
         if stream not in self._sides:
             asked = self._extraction.of(layer)
             self._sides[stream] = _Side(asked if self._order is None else asked.take(self._order))
@@ -133,7 +133,7 @@ def _features(extraction: Extraction, side: _Side, read: Read, layer: str, edges
         raise DataError(f"layer {layer}: no example is left; all were left out as bad rows")
     y, group, name = side.answers(owner, unit)
     cuts = np.searchsorted(owner, edges)
-    key = digest(extraction.pairs, layer)
+    key = digest(extraction.paired[extraction.side(layer)], layer)
     return [
         Features(layer, X[a:b], y[a:b], group[a:b], name[a:b], unit[a:b], key)
         for a, b in zip(cuts, cuts[1:], strict=False)

@@ -40,6 +40,8 @@ class Answer:
     """Control -> the layer that answers for it; empty where it looks at none."""
     words: str = ""
     """What `words` is."""
+    inputs: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Seed -> keys of the results of all layers: what the model was given, whichever layer answers for it."""
     trained: float = 0.0
     """How many rows its probe is tested on for each that it was trained on, the mean over seeds."""
 
@@ -140,6 +142,10 @@ def _answer(rows: Sequence[Result], layer: str) -> Answer:
                     "data; give each run a results folder of its own, or pass the results of one run"
                 )
             seeds[row.seed] = row.key
+    inputs: dict[int, set[str]] = {}
+    for row in rows:
+        if row.layer and not row.control:
+            inputs.setdefault(row.seed, set()).add(row.key)
     words = words_of(rows)
     if words:
         keys["words"] = keys[words]
@@ -155,6 +161,7 @@ def _answer(rows: Sequence[Result], layer: str) -> Answer:
         keys=keys,
         layers=layers,
         words=words,
+        inputs={seed: frozenset(keys) for seed, keys in inputs.items()},
         trained=fmean(shares),
     )
 

@@ -92,7 +92,7 @@ class Section:
     layers: Mapping[str, np.ndarray]
     """Layer address -> (row, width) float32, or float16 where that was asked for and holds the numbers."""
     how: Mapping[str, str]
-    """Layer address -> the pooling that was done."""
+    """Layer address -> the pooling that was done. A stream that has no positions to pool from -> empty."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Question that the model could not take -> why; it has no rows."""
 

@@ -136,8 +136,7 @@ def _within(extraction: Extraction, rows: Rows, layer: str) -> Extraction | None
     there = np.array([rows.rows(section, layer, name) > 0 for section, name in questions.addresses()], bool)
     if not there.any():
         return None
-    side = "" if "" in extraction.sides else layer.partition(".")[0]
-    return replace(extraction, sides={side: questions.take(there)})
+    return replace(extraction, sides={extraction.side(layer): questions.take(there)})
 
 
 def _remember(store: Store, home: str, sections: Mapping[str, Section]) -> None:
