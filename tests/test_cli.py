@@ -268,7 +268,7 @@ def test_a_bad_row_can_be_left_out_and_is_counted(world, capsys, kind):
     world.study["bad_rows"] = "skip"
     assert world() == 0
     out = capsys.readouterr().out
-    assert "1 rows left out (bad_rows: skip)" in out
+    assert "1 row left out (bad_rows: skip)" in out
     (line,) = json.loads((world.folder / "results" / "s" / "study.json").read_text())["skipped_rows"]
     assert said[0] in line
 
