@@ -143,6 +143,23 @@ def test_what_was_run_alone_is_not_asked_of_pairs(flava, tmp_path):
     assert streams == {"joint"}
 
 
+def test_what_is_asked_of_towers_is_not_lost_where_texts_are_cut_into_words_in_two_ways(flava):
+    """Rows of the joint layers are there, those of the towers are not: of each input, both cuts are still run."""
+
+    class Joint:
+        def holds(self, home, section, names):
+            return np.full(len(names), Section.named(section).stream == "joint")
+
+    whole = [replace(example, words=((0, len(example.text)),)) for example in EXAMPLES]
+    extractions = [asked(flava, unit="word", how="first"), asked(flava, examples=whole, unit="region", how="box")]
+    waiting = forwards(extractions).lacking("home", Joint())
+    found = {(q.section, q.name) for each in waiting for q in each.questions}
+    every = {address for each in extractions for side in each.sides.values() for address in side.addresses()}
+    assert found == {(section, name) for section, name in every if Section.named(section).stream != "joint"}
+    assert {section for section, _ in found} == {"word:first:text:language", "region:box:image:vision"}
+    assert all(question.example.words == each.example.words for each in waiting for question in each.questions)
+
+
 @pytest.mark.parametrize(("unit", "how"), [("word", "first"), ("word", "mean"), ("region", "box")])
 def test_units_of_one_side(model, unit, how, tmp_path):
     target = (None, "y") if unit == "word" else ("y",)
