@@ -36,7 +36,7 @@ CONDITIONS = ["matched", "mismatched", "matched>mismatched"]
 @pytest.fixture
 def full(monkeypatch):
     """A disk that has less room than the representations take, and enough for their statistics."""
-    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 120_000)
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: 100_000)
 
 
 def numbers_task():
@@ -55,7 +55,7 @@ def test_a_study_that_the_disk_does_not_hold_is_finished(tmp_path, full):
     settings = {"tasks": [colour_task(600)], "conditions": CONDITIONS, "controls": ["shuffled-labels", "pixels"]}
     opened = study(tmp_path, **settings)
     plan = opened.plan()
-    assert plan.streaming and plan.feature_bytes == 0 and 0 < plan.statistics < 120_000
+    assert plan.streaming and plan.feature_bytes == 0 and 0 < plan.statistics < 100_000
     assert re.search("the representations take .* GB of room: they are not kept. streaming-lda", plan.notes[0])
     results = opened.run()
     assert len(opened.toys[0].seen) == plan.forward_passes
@@ -314,7 +314,7 @@ def test_it_is_never_passed_off_as_the_linear_probe(tmp_path, full, capsys):
 
 
 def test_what_the_linear_probe_has_answered_stays(tmp_path, full):
-    first, second = colour_task(60), replace(colour_task(900, seed=1), name="more")
+    first, second = colour_task(60), replace(colour_task(1200, seed=1), name="more")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vlprobe.estimate.free_space", lambda folder: 10**12)
         linear = study(tmp_path, tasks=[first]).run()
@@ -324,7 +324,7 @@ def test_what_the_linear_probe_has_answered_stays(tmp_path, full):
     assert [result for result in results if result.task == "colour"] == linear
     assert {r.probe for r in results if r.task == "more" and r.layer} == {"streaming-lda"}
     assert json.loads((tmp_path / "findings.json").read_text())["findings"] == found != []
-    assert len(both.toys[0].seen) == 900
+    assert len(both.toys[0].seen) == 1200
 
 
 class Picky(Toy):
