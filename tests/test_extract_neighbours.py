@@ -10,7 +10,7 @@ import tiny_checkpoints as tiny
 from toys import Toy
 from vlprobe.encoders import load_model
 from vlprobe.encoders.vlms import ROWS
-from vlprobe.estimate import _batches
+from vlprobe.estimate import _stretches
 from vlprobe.extraction import Forward, ImageDigests, compute, features, forwards, layers_of, request
 from vlprobe.extraction.batches import batches as batches_of
 from vlprobe.pairing import pair
@@ -128,12 +128,12 @@ def test_no_batch_has_more_positions_than_it_may(monkeypatch):
 
 
 def test_what_a_run_takes_is_tried_on_neighbours_from_all_over():
-    assert [list(batch) for batch in _batches(range(100), 4)] == [
+    assert [list(batch) for batch in _stretches(range(100), 4, 16)] == [
         list(range(start, start + 4)) for start in (0, 25, 50, 75)
     ]
-    assert [len(batch) for batch in _batches(range(100), 5)] == [5, 5, 5, 1]
-    assert [list(batch) for batch in _batches(range(5), 2)] == [[0, 1], [2, 3], [4]]
-    assert _batches(range(0), 8) == []
+    assert [len(batch) for batch in _stretches(range(100), 5, 16)] == [5, 5, 5, 1]
+    assert [list(batch) for batch in _stretches(range(5), 2, 16)] == [[0, 1], [2, 3], [4]]
+    assert _stretches(range(0), 8, 16) == []
 
 
 def test_a_model_of_one_stream_has_its_batches_by_length(tmp_path):

@@ -245,7 +245,8 @@ def test_no_two_models_are_in_memory_at_once(tmp_path, monkeypatch, one_thread):
     opened = Study.from_settings(tmp_path, **settings, output=str(tmp_path / "out"), store="features", device="cpu")
     plan = opened.plan()
     assert len(loads) == 4 and plan.forward_passes
-    assert [each.tried for each in estimate(plan, opened.file, opened.load)] == [16] * 4
+    tried = [each.tried for each in estimate(plan, opened.file, opened.load)]
+    assert len(tried) == 4 and min(tried) >= 16
     assert len(loads) == 4 + 4
     results = opened.run()
     assert {result.model for result in results if result.control == "random-init"} == {"bert", "vit"}

@@ -20,14 +20,14 @@ from vlprobe.study_file import StudyFile
 if TYPE_CHECKING:
     from vlprobe.encoders.encoder import Encoder
 
-TRIAL = 16
-"""Inputs that a model is tried on; after `PATIENCE` seconds, no further ones."""
-PATIENCE = 10.0
-"""Seconds that the trial of one model goes on for, if its first batch does not take longer."""
+TRIAL, LONGER = 16, 128
+"""Inputs that a model is tried on; and, where those take less than `ENOUGH`, which says little, is tried on anew."""
+ENOUGH, PATIENCE = 1.0, 10.0
+"""Seconds that a trial is to last, if inputs are left; and after which no further ones are begun."""
 
 COPIES = 10
 """A probe takes so many times what its layer's features take in float32: 8.3 times in probing 12,000 rows of 768 with
-true and shuffled labels, and the features themselves, whole and by part."""
+true and shuffled labels, and the features themselves."""
 
 
 @dataclass(frozen=True)
@@ -67,36 +67,44 @@ def estimate(plan: Plan, file: StudyFile, load: Callable[[str], Encoder]) -> lis
 
 def _of_model(waiting: Waiting, file: StudyFile, load: Callable[[str], Encoder]) -> Estimate:
     tried, seconds = 0, 0.0
-    batches = _batches(waiting.passes, min(file.batch_size or TRIAL, TRIAL // 2))
-    if batches:
+    if waiting.passes:
         model = load(waiting.called)
-        _seconds(model, batches[0][:1], file)  # the first pass of a network is slower than those to come
-    for batch in batches:
-        seconds += _seconds(model, batch, file)
-        tried += len(batch)
-        if seconds > PATIENCE:
-            break
+        _seconds(model, waiting.passes[:1], file)  # the first pass of a network is slower than those to come
+        for count in (TRIAL, LONGER):
+            if seconds < ENOUGH and tried < len(waiting.passes):
+                tried, seconds = _trial(model, waiting.passes, count, file)
     rate = tried / seconds if tried else float("nan")
     return Estimate(waiting.called, len(waiting.passes), waiting.stored, tried, rate)
 
 
-def _batches(passes: Sequence[Forward], size: int) -> list[Sequence[Forward]]:
-    """Return a few batches from all over the inputs, each of neighbours.
+def _trial(model: Encoder, passes: Sequence[Forward], count: int, file: StudyFile) -> tuple[int, float]:
+    """Return how many inputs were run, about as a study would, and the seconds that they took."""
+    tried, seconds = 0, 0.0
+    for stretch in _stretches(passes, count // 2, count):
+        seconds += _seconds(model, stretch, file)
+        tried += len(stretch)
+        if seconds > PATIENCE:
+            break
+    return tried, seconds
+
+
+def _stretches(passes: Sequence[Forward], size: int, count: int) -> list[Sequence[Forward]]:
+    """Return `count` inputs from all over, `size` neighbours each time.
 
     The names by which they are sorted say nothing of them, but for which of them share an image, and so what it costs.
     """
-    count = min(len(passes), TRIAL)
+    count = min(len(passes), count)
     sizes = [min(size, count - first) for first in range(0, count, size)]
     apart = (len(passes) - count) // max(len(sizes), 1)
     starts = [number * (size + apart) for number in range(len(sizes))]
     return [passes[start : start + some] for start, some in zip(starts, sizes, strict=True)]
 
 
-def _seconds(model: Encoder, batch: Sequence[Forward], file: StudyFile) -> float:
+def _seconds(model: Encoder, some: Sequence[Forward], file: StudyFile) -> float:
     from vlprobe.extraction.encoding import Chunk
 
     start = time.perf_counter()
-    Chunk(model, batch, file.numbers, file.bad_rows).encode(len(batch), lambda count: None)
+    Chunk(model, some, file.numbers, file.bad_rows).encode(file.batch_size, lambda count: None)
     return time.perf_counter() - start
 
 
