@@ -68,7 +68,7 @@ def asked(names: np.ndarray) -> Extraction:
     )
     kind = np.zeros(count, np.uint8)
     questions = Questions(examples, names, np.zeros((2, count, 16), np.uint8), (SECTION,), kind, None, None)
-    return Extraction({"": questions}, "input", "cls", HOME, "", "")
+    return Extraction({"": questions}, "input", "cls", HOME, "", "", {"": ""})
 
 
 def drop(folder: Path) -> None:
