@@ -205,6 +205,18 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, small_chu
     assert len(stopped) > 5  # it was killed at moments that differ
 
 
+def test_parts_are_of_the_same_jobs_though_one_model_is_done_before_the_last_of_them_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlprobe.extraction.passes.CHUNK", 20)
+
+    def array(*models):
+        return study(tmp_path, list(models), [colour_task(60)], conditions=["matched"])
+
+    array(Toy("one"), Toy("two")).represent((1, 2))
+    array(Toy("one")).represent((1, 1))
+    array(Toy("one"), Toy("two")).represent((2, 2))
+    assert array(Toy("one"), Toy("two")).plan().forward_passes == 0
+
+
 def own_study(folder, output, options=None, **settings):
     (folder / "own.py").write_text(OWN.format(tests=str(Path(__file__).parent)))
     model = {"name": "mine", "file": "own.py", "class": "Mine", "options": options or {}}

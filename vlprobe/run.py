@@ -12,7 +12,7 @@ from typing import Protocol
 from vlprobe.cells import Cell
 from vlprobe.engines import Engine
 from vlprobe.errors import VlprobeError
-from vlprobe.extraction import left_out, missing
+from vlprobe.extraction import left_out
 from vlprobe.extraction.encoding import manifest
 from vlprobe.extraction.jobs import Asked, Jobs, Shelf, at_hand, jobs, work
 from vlprobe.extraction.passes import lacking
@@ -191,13 +191,11 @@ def _shares(
 
 
 def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> Jobs:
-    """Return what the cells of one model lack, each distinct input once for all of them."""
-    lacking = [cell for cell in cells if _lacks(cell, results, workplace.store)]
-    extractions = list({each.key: each for cell in lacking for each in (cell.trained, cell.tested)}.values())
+    """Return the jobs of one model's cells that lack results, the same ones whatever the store holds by now."""
+    unfinished = [cell for cell in cells if _lacks(cell, results, workplace.store)]
+    extractions = list({each.key: each for cell in unfinished for each in (cell.trained, cell.tested)}.values())
     if extractions:  # also where what it describes is whole, and it was lost
         workplace.store.describe(extractions[0].home, manifest(cells[0].model, workplace.file.numbers))
-    if not missing(extractions, workplace.store):  # no worker is started, and no model loaded, to find that out
-        return Jobs(())
     return jobs(workplace.asked[cells[0].called], extractions)
 
 
@@ -205,8 +203,9 @@ def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, ba
     """Compute the representations that the cells of one model lack; what is not kept leaves its statistics."""
     try:
         kept = [cell for cell in cells if not cell.streaming]
-        if kept:
-            _count(workplace.engine.map(work, _jobs(kept, results, workplace)), bars)
+        todo = _jobs(kept, results, workplace) if kept else Jobs(())
+        if todo.waited_for(workplace.store):  # else no worker is started, and no model loaded, to find that out
+            _count(workplace.engine.map(work, todo), bars)
         passing = [cell for cell in cells if cell.streaming and _lacks(cell, results, workplace.store)]
         if passing:
             asked, count = workplace.asked[cells[0].called], buckets(cells)

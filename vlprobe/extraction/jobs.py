@@ -86,6 +86,11 @@ class Jobs(Sequence[Job]):
         """Return these and then those."""
         return Jobs([*self._where, *others._where])
 
+    def waited_for(self, store: Store) -> bool:
+        """Say whether a store lacks anything of the inputs that they are chunks of."""
+        every = {id(whole): (home, whole) for _, home, whole, _ in self._where}
+        return any(len(whole.lacking(home, store)) for home, whole in every.values())
+
 
 def jobs(asked: Asked, extractions: Sequence[Extraction]) -> Jobs:
     """Return the jobs of one model: always the same ones for the same study, whatever the store holds already."""
