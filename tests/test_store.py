@@ -325,7 +325,7 @@ def test_rows_of_many_shards_are_those_of_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kept", [np.float32, np.float16])
 def test_rows_come_piece_by_piece(tmp_path, monkeypatch, piece, kept):
     """Against a look-up: some shards, inputs of no, one and many rows, in any order, some of them twice."""
-    monkeypatch.setattr("vlprobe.store.shard.PIECE", piece)
+    monkeypatch.setattr("vlprobe.store.rows.PIECE", piece)
     draw, slow = np.random.default_rng(0), {}
     for number in range(4):
         names = [f"{8 * number + k:032x}" for k in range(8)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from vlprobe.errors import DataError, did_you_mean
 from vlprobe.store.index import Index
-from vlprobe.store.shard import Gone, Shard
+from vlprobe.store.shard import PIECE, Gone, Shard
 
 AHEAD = 16
 """Shards that the system is told of before they are read: left to itself, it fetches other layers, too."""
@@ -42,22 +42,26 @@ class Found:
         """Say whether all rows between the first and the last are asked for, each once."""
         return bool((np.diff(self.there) == 1).all())
 
-    def read(self, section: str, layer: str, X: np.ndarray) -> None:
+    def read(self, section: str, layer: str, X: np.ndarray, memory: np.ndarray) -> None:
         """Put the rows of one layer where they go.
 
         Args:
             section: its name.
             layer: its address.
             X: (row, width) float32: where rows go.
+            memory: (byte,) uint8: what some of them lie in meanwhile.
 
         Raises:
             Damaged: the shard is not what was written.
         """
-        for first, rows in self.shard.pieces(section, layer):
-            start, end = np.searchsorted(self.there, (first, first + len(rows)))
-            there = self.there[start:end] - first
-            if len(there):  # copied once where no row is left out between others, else twice
-                X[self.here[start:end]] = rows[there[0] : there[-1] + 1] if self.neighbours else rows[there]
+        begin = int(self.there[0])
+        for first, rows in self.shard.pieces(section, layer, memory):
+            if self.neighbours:  # copied once, else twice
+                start, end = (min(max(at - begin, 0), len(self.here)) for at in (first, first + len(rows)))
+                X[self.here[start:end]] = rows[begin + start - first : begin + end - first]
+            else:
+                start, end = np.searchsorted(self.there, (first, first + len(rows)))
+                X[self.here[start:end]] = rows[self.there[start:end] - first]
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,11 @@ class Rows:
         readers = min(READERS, os.cpu_count() or 1, len(self.found))
 
         def some(first: int) -> None:
+            piece = np.empty(PIECE, np.uint8)
             for number in range(first, len(self.found), readers):
                 for later in self.found[number + AHEAD : number + AHEAD + 1]:
                     later.shard.ahead(section, layer)
-                self.found[number].read(section, layer, X)
+                self.found[number].read(section, layer, X, piece)
 
         for each in self.found[:AHEAD]:
             each.shard.ahead(section, layer)

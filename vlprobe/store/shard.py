@@ -37,8 +37,9 @@ HEADER = 100_000_000
 """Bytes of the longest header that is read."""
 ANOTHER = "`store` in the study or VLPROBE_CACHE"
 """How another store is named."""
-PIECE = 2**20
-"""Bytes that are read, hashed and copied at a time: the processor's cache holds them, and there are few."""
+PIECE = 2**21
+"""Bytes that are read, hashed and copied at a time: the processor's cache holds them, and most layers of a shard are
+one such piece."""
 
 
 class Damaged(DataError):
@@ -231,15 +232,16 @@ class Shard:
         Raises:
             Damaged: it is not what was written.
         """
-        pieces = [rows.copy() for _, rows in self.pieces(section, name)]
-        return np.concatenate(pieces) if pieces else np.empty(self.shape(section, name), self.kind(section, name))
+        pieces = [rows for _, rows in self.pieces(section, name)]
+        return pieces[0] if pieces else np.empty(self.shape(section, name), self.kind(section, name))
 
-    def pieces(self, section: str, name: str) -> Iterator[tuple[int, np.ndarray]]:
+    def pieces(self, section: str, name: str, memory: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Yield a tensor some rows at a time, few enough to be hashed and copied while the processor's cache has them.
 
         Args:
             section: its name.
             name: of the tensor.
+            memory: (byte,) uint8 for the rows, or for one where it is shorter than that; None: for all, as one piece.
 
         Yields:
             The number of the first row, and (row, ...) rows, whose memory the next ones take. None of them is to be
@@ -256,8 +258,9 @@ class Shard:
             count, row = shape[0], math.prod(shape[1:]) * kind.itemsize
             if end - start != count * row:
                 raise Damaged(self.path, f"tensor {key} is not as long as its shape says")
-            check, step = xxh3_128(), max(PIECE // max(row, 1), 1)
-            memory = np.empty(min(step, count) * row, np.uint8)
+            if memory is None or len(memory) < row:
+                memory = np.empty(end - start if memory is None else row, np.uint8)
+            check, step = xxh3_128(), max(len(memory) // max(row, 1), 1)
             with self.path.open("rb", buffering=0) as file:
                 file.seek(self._first + start)
                 for first in range(0, count, step):
@@ -286,9 +289,10 @@ class Shard:
         Raises:
             Damaged: one is not what was written.
         """
+        memory = np.empty(PIECE, np.uint8)
         for key in self._tensors:
             section, _, name = key.rpartition("/")
-            for _ in self.pieces(section, name):
+            for _ in self.pieces(section, name, memory):
                 pass
 
 
