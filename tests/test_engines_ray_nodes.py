@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -18,15 +19,16 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture
-def cluster(monkeypatch):
-    """A head of one core, so one actor; nodes of three have room for one more each."""
+def cluster(monkeypatch, request):
+    """A head of one core, so one actor; nodes of three have room for one more each. A test may give the head's own."""
     from ray.cluster_utils import Cluster
 
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.setattr(engines, "LOOK", 0.5)
-    opened = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    head = {"include_dashboard": False, "num_cpus": 1} | getattr(request, "param", {})
+    opened = Cluster(initialize_head=True, head_node_args=head)
     yield opened
     ray.shutdown()
     opened.shutdown()
@@ -66,3 +68,66 @@ def test_a_cluster_with_room_for_fewer_workers_than_are_asked_for(cluster, tmp_p
     own_study(tmp_path, tmp_path / "ray").run(engine=engine)
     engine.close()
     assert files(tmp_path / "ray") == files(tmp_path / "here")
+
+
+class Holder:
+    """Of another program: holds a core."""
+
+    def here(self):
+        """Return once it has it."""
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What a run says of waiting, when; and what the test wants to happen each time that it has."""
+    said, then = [], []
+
+    def show(message, *_, **__):
+        if "no worker has started" in str(message):
+            said.append((time.monotonic(), str(message)))
+            if then:
+                then.pop(0)()
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", "engine ray")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        monkeypatch.setattr(engines, "TELL", 1)
+        yield said, then
+
+
+@pytest.mark.parametrize(
+    ("cluster", "joins", "has"),
+    [
+        ({"num_cpus": 0}, {"num_cpus": 1}, "takes 1 CPU; the cluster has 0 CPU, 0 free."),
+        (
+            {"num_cpus": 0, "num_gpus": 1},
+            {"num_cpus": 1, "num_gpus": 1},
+            "takes 1 CPU and 1 GPU; the cluster has 0 CPU, 0 free and 1 GPU, 1 free.",
+        ),
+    ],
+    indirect=["cluster"],
+)
+def test_a_cluster_no_node_of_which_can_have_a_worker_says_so_until_one_joins(cluster, told, tmp_path, joins, has):
+    said, then = told
+    then += [lambda: None, lambda: None, lambda: cluster.add_node(**joins)]
+    engine = RayCluster(cluster.address)
+    begun = time.monotonic()
+    assert sorted(number for number, _ in engine.map(node_of, [(tmp_path, number) for number in range(3)])) == [0, 1, 2]
+    engine.close()
+    assert all(has in each and "No node has as much: it goes on once one joins" in each for _, each in said[:3])
+    first, second, third = (when - begun for when, _ in said[:3])
+    assert first < 4 and second > 2 * first - 0.2 and third > 2 * second - 0.2
+
+
+def test_a_cluster_that_others_have_taken_says_so_until_they_end(cluster, told, tmp_path):
+    said, then = told
+    engine = RayCluster(cluster.address)
+    holder = ray.remote(Holder).options(num_cpus=1).remote()
+    ray.get(holder.here.remote())
+    then += [lambda: ray.kill(holder)]
+    assert sorted(number for number, _ in engine.map(node_of, [(tmp_path, number) for number in range(3)])) == [0, 1, 2]
+    done = len(said)
+    assert list(engine.map(node_of, [(tmp_path, 3)]))[0][0] == 3
+    engine.close()
+    assert done == len(said) and "takes 1 CPU; the cluster has 1 CPU, 0 free. " in said[0][1]
+    assert "once other programs of the cluster end, or nodes join" in said[0][1]

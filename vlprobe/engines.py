@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,9 @@ DEATHS = 3
 """Workers that may die in a row, none finishing a job in between, before the run is given up."""
 LOOK = 10
 """Seconds after which a Ray cluster is looked at again, where nothing finishes: nodes may have joined it."""
+TELL = 30
+"""Seconds in which no Ray worker starts, and none is at work, after which a run says what it waits for; then again each
+time it has waited twice as long."""
 
 
 class Engine(ABC):
@@ -179,17 +184,21 @@ class RayCluster(Engine):
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
         self._failed = 0
+        self._takes: dict[str, int] = {}
+        self._since = self._told = 0.0
 
     def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
         """Yield what a function returns for every job, in the order in which they finish."""
         ray = self._ray
         waiting, running, deaths = deque(range(len(jobs))), dict[Any, tuple[Any, int]](), [0] * len(jobs)
+        self._since, self._told = time.monotonic(), 0.0
         try:
             while waiting or running:
                 self._start(len(waiting), len(running))
                 while waiting and self._idle:
                     actor, number = self._idle.pop(), waiting.popleft()
                     running[actor.run.remote(function, jobs[number])] = actor, number
+                self._tell(bool(running))
                 for ready in ray.wait([*running, *self._starting], num_returns=1, timeout=LOOK)[0]:
                     if ready in self._starting:
                         self._started(ready)
@@ -223,8 +232,30 @@ class RayCluster(Engine):
         wanted = self._asked or gpus or max(int(resources.get("CPU", 1)) // 2, 1)
         there = running + len(self._idle) + len(self._starting)
         for _ in range(min(wanted, waiting + running) - there):
-            actor: Any = self._ray.remote(_Actor).options(**({"num_gpus": 1} if gpus else {"num_cpus": 1})).remote()
+            self._takes = {"CPU": 1, "GPU": 1} if gpus else {"CPU": 1}
+            actor: Any = self._ray.remote(_Actor).options(num_cpus=1, num_gpus=self._takes.get("GPU")).remote()
             self._starting[actor.run.remote(_nothing, None)] = actor
+
+    def _tell(self, at_work: bool) -> None:
+        """Say what a run waits for where no worker is at work: no error, for others may make room, and nodes join."""
+        waited = time.monotonic() - self._since
+        if at_work:
+            self._since, self._told = time.monotonic(), 0.0
+        elif waited >= max(TELL, 2 * self._told):
+            self._told = waited
+            warnings.warn(f"engine ray: no worker has started in {waited:.0f} seconds. {self._want()}", stacklevel=3)
+
+    def _want(self) -> str:
+        """Return what a worker takes, what the cluster has, and what the user may do."""
+        takes, there, free = self._takes, self._ray.cluster_resources(), self._ray.available_resources()
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(all(node.get(kind, 0) >= count for kind, count in takes.items()) for node in nodes):
+            cure = "It goes on once other programs of the cluster end, or nodes join; `ray status` says what is taken"
+        else:
+            cure = "No node has as much: it goes on once one joins that has (`ray start`)"
+        each = " and ".join(f"{count} {kind}" for kind, count in takes.items())
+        has = " and ".join(f"{there.get(kind, 0):g} {kind}, {free.get(kind, 0):g} free" for kind in takes)
+        return f"Each takes {each}; the cluster has {has}. The run waits. {cure}. Ctrl-C stops it; what is finished is kept"
 
     def _started(self, ready: Any) -> None:
         """Take an actor that has started, or has failed to."""
