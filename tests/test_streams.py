@@ -72,6 +72,36 @@ def test_a_study_that_the_disk_does_not_hold_is_finished(tmp_path, full):
     assert again.run() == results and not again.toys[0].seen
 
 
+def test_a_plan_says_so_where_half_the_numbers_would_fit(tmp_path, monkeypatch):
+    room = 10**9
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: room)
+    settings = {"tasks": [colour_task(600)], "conditions": CONDITIONS}
+    size = study(tmp_path, **settings).plan().feature_bytes
+    assert size == (600 + 600) * (8 + 16) * 4  # matched and mismatched; a word task has no pooler
+    said = f"As `dtype: float16` they would take {size / 2e9:.3g} GB, for which there is room"
+    room = size // 2
+    assert study(tmp_path, **settings).plan().notes[0].endswith(said)
+    halved = study(tmp_path, **settings, dtype="float16").plan()
+    assert not halved.streaming and halved.feature_bytes == room
+    room = size // 2 - 1
+    for dtype in ("float32", "float16"):
+        note = study(tmp_path, **settings, dtype=dtype).plan().notes[0]
+        assert note.startswith("the representations take") and "float16" not in note
+
+
+def test_half_the_numbers_of_all_that_a_study_asks_for(tmp_path, monkeypatch):
+    """What is there in the numbers that the study has would have to be made again."""
+    room = 10**9
+    monkeypatch.setattr("vlprobe.estimate.free_space", lambda folder: room)
+    settings = {"tasks": [colour_task(600)], "controls": []}
+    study(tmp_path, conditions=["matched"], **settings).run()
+    wider = study(tmp_path, conditions=["matched", "mismatched"], **settings)
+    room = wider.plan().feature_bytes - 1
+    assert room + 1 == 600 * (8 + 16) * 4
+    plan = wider.plan()
+    assert plan.streaming and "float16" not in plan.notes[0]  # all takes as much as half of it in double the numbers
+
+
 @pytest.mark.parametrize("task", [colour_task, numbers_task])
 @pytest.mark.parametrize("size", [1000, 60])
 def test_it_is_the_probe_of_features_that_are_kept(tmp_path, monkeypatch, task, size):

@@ -17,7 +17,7 @@ from vlprobe.controls.surface import MADE_OF, Shown, Surface, surfaces
 from vlprobe.digest import digest
 from vlprobe.errors import BadRow, DataError, StudyError, VlprobeError, did_you_mean
 from vlprobe.examples import Examples, of_one_origin, together
-from vlprobe.extraction import Extraction, Forward, ImageDigests, Put, addressed, forwards, put, reads
+from vlprobe.extraction import Extraction, Forward, ImageDigests, Passes, Put, addressed, forwards, put, reads
 from vlprobe.pairing import obstacle, pair, read_condition
 from vlprobe.pooling import SIDES, WHOLE, check_pooling
 from vlprobe.splits import Parts, cut
@@ -147,6 +147,15 @@ def make_plan(
     waiting = _waiting(unfinished, store, file.numbers.kept)
     damaged = tuple(f"{path}: it was damaged" for path in store.damaged)
     return Plan(tuple(cells), tuple(dict.fromkeys(notes)), tuple(skipped), images, tuple(waiting), wanted, damaged)
+
+
+def size_as(plan: Plan, dtype: str) -> int:
+    """Return the bytes of disk that all pooled rows of a plan would take in another number format.
+
+    All: what is in the store, and results that are there, are of the format that the study has.
+    """
+    numbers = sum(_forwards(inside).numbers(inside[0].model) for inside in by_model(plan.cells).values())
+    return numbers * np.dtype(dtype).itemsize
 
 
 def begun(plan: Plan, store: Store, done: Mapping[str, object]) -> bool:
@@ -396,9 +405,13 @@ def _waiting(cells: Sequence[Cell], store: Store, dtype: str) -> list[Waiting]:
     """Return, of each model, what its cells lack in the store."""
     found = []
     for called, inside in by_model(cells).items():
-        model = inside[0].model
-        every = forwards({each.key: each for cell in inside for each in (cell.trained, cell.tested)}.values())
+        every = _forwards(inside)
         passes = every.lacking(inside[0].trained.home, store)
-        size = passes.numbers(model) * np.dtype(dtype).itemsize
+        size = passes.numbers(inside[0].model) * np.dtype(dtype).itemsize
         found.append(Waiting(called, passes, len(every) - len(passes), size))
     return found
+
+
+def _forwards(inside: Sequence[Cell]) -> Passes:
+    """Return what one model is run on for its cells."""
+    return forwards({each.key: each for cell in inside for each in (cell.trained, cell.tested)}.values())

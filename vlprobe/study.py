@@ -179,7 +179,7 @@ class Study:
             VlprobeError: what `run` would raise about files, models, tasks, layers, images and splits.
         """
         from vlprobe import estimate
-        from vlprobe.plan import begun, make_plan, stream
+        from vlprobe.plan import begun, make_plan, size_as, stream
 
         untrained = self.untrained()
         known = self.results().known
@@ -192,6 +192,9 @@ class Study:
                 "GB of room: they are not kept. streaming-lda (classes) and streaming-ridge (numbers) listen as they "
                 "go by, in place of the linear probe, with which they are not to be compared"
             )
+            half = size_as(plan, "float16")
+            if self.file.dtype != "float16" and half <= free:
+                said += f". As `dtype: float16` they would take {half / 1e9:.3g} GB, for which there is room"
         elif begun(plan, store, known):  # tasks of a job array, and who gathers, must not be of two minds
             said = (
                 f"representations of this study have gone by already, and left their statistics in {store.folder}: it "
