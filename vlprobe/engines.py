@@ -255,7 +255,8 @@ class RayCluster(Engine):
             cure = "No node has as much: it goes on once one joins that has (`ray start`)"
         each = " and ".join(f"{count} {kind}" for kind, count in takes.items())
         has = " and ".join(f"{there.get(kind, 0):g} {kind}, {free.get(kind, 0):g} free" for kind in takes)
-        return f"Each takes {each}; the cluster has {has}. The run waits. {cure}. Ctrl-C stops it; what is finished is kept"
+        stop = "Ctrl-C stops it; what is finished is kept"
+        return f"Each takes {each}; the cluster has {has}. The run waits. {cure}. {stop}"
 
     def _started(self, ready: Any) -> None:
         """Take an actor that has started, or has failed to."""
