@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import BlipPreTrainedModel, BlipTextModel, BlipVisionModel
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.fusion import Fusion
@@ -84,12 +85,12 @@ class Blip(Fusion):
         seen: torch.Tensor | None = None
         if grid is not None:
             with tap(self.vision) as states:
-                seen = self.model.vision_model(pixel_values=grid.pixels.to(self.device)).last_hidden_state
+                seen = self.model.vision_model(pixel_values=moved(grid.pixels, self.device)).last_hidden_state
             layers |= {f"vision.{index}": state for index, state in enumerate(states)} | {"vision.norm": seen}
             if self.model.vision_proj is not None:
                 layers["vision.projection"] = self.model.vision_proj(seen[:, 0])
         if pieces is not None:
-            ids = pieces.ids.to(self.device)
+            ids = moved(pieces.ids, self.device)
             states = self._read_text(ids, pieces)
             layers |= {f"language.{index}": state for index, state in enumerate(states)}
             if self.model.text_proj is not None:
@@ -114,7 +115,7 @@ class Blip(Fusion):
         order = torch.arange(ids.shape[1], device=self.device)[None]
         with tap(self.words) as states:
             self.model.text_encoder(
-                input_ids=ids, attention_mask=pieces.mask.long().to(self.device), position_ids=order, **image
+                input_ids=ids, attention_mask=moved(pieces.mask.long(), self.device), position_ids=order, **image
             )
         return states
 

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.fusion import Fusion, side_by_side
@@ -61,9 +62,12 @@ class BridgeTower(Fusion):
         """Return the layers that are reached; of images, transformers keeps the positions in front of the batch."""
         texts, image = {}, {}
         if pieces is not None:
-            texts = {"input_ids": pieces.ids.to(self.device), "attention_mask": pieces.mask.long().to(self.device)}
+            texts = {
+                "input_ids": moved(pieces.ids, self.device),
+                "attention_mask": moved(pieces.mask.long(), self.device),
+            }
         if grid is not None:
-            image = {"pixel_values": grid.pixels.to(self.device)}
+            image = {"pixel_values": moved(grid.pixels, self.device)}
         with (
             tap(self.language) as language,
             tap(self.vision) as vision,

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.fusion import STREAMS, Fusion, everywhere, side_by_side
@@ -65,9 +66,12 @@ class Flava(Fusion):
         """Return the layers of the encoders that are reached."""
         inputs = {}
         if pieces is not None:
-            inputs = {"input_ids": pieces.ids.to(self.device), "attention_mask": pieces.mask.long().to(self.device)}
+            inputs = {
+                "input_ids": moved(pieces.ids, self.device),
+                "attention_mask": moved(pieces.mask.long(), self.device),
+            }
         if grid is not None:
-            inputs["pixel_values"] = grid.pixels.to(self.device)
+            inputs["pixel_values"] = moved(grid.pixels, self.device)
         with (
             tap(self.blocks["language"]) as language,
             tap(self.blocks["vision"]) as vision,

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import Blip2PreTrainedModel, Blip2QFormerModel, Blip2VisionModel
 from transformers.models.blip_2.modeling_blip_2 import Blip2TextEmbeddings
 
+from vlprobe.device import moved
 from vlprobe.encoders.ahead import readers
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.fusion import Fusion, everywhere, side_by_side
@@ -71,18 +72,18 @@ class QFormer(Fusion):
         count = 0
         if grid is not None:
             with tap(self.vision) as states:
-                seen = self.model.vision_model(pixel_values=grid.pixels.to(self.device)).last_hidden_state
+                seen = self.model.vision_model(pixel_values=moved(grid.pixels, self.device)).last_hidden_state
             layers |= {f"vision.{index}": state for index, state in enumerate(states)} | {"vision.norm": seen}
             count, seen = self.queries, grid.each(seen)
             parts.append(self.model.query_tokens.expand(len(seen), -1, -1))
             masks.append(torch.ones(len(seen), count, dtype=torch.long, device=self.device))
             asked = {"encoder_hidden_states": seen, "encoder_attention_mask": torch.ones_like(seen[..., 0]).long()}
         if pieces is not None:
-            ids = pieces.ids.to(self.device)
+            ids = moved(pieces.ids, self.device)
             # Positions given, as they would else come from a buffer that no checkpoint holds.
             order = torch.arange(ids.shape[1], device=self.device)[None]
             parts.append(self.model.embeddings(input_ids=ids, position_ids=order))
-            masks.append(pieces.mask.long().to(self.device))
+            masks.append(moved(pieces.mask.long(), self.device))
         with tap(self.joint) as states:
             embedded, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
             self.model.qformer(query_embeds=embedded, query_length=count, attention_mask=mask, **asked)
