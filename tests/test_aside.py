@@ -52,3 +52,13 @@ def test_only_what_is_old_was_left_by_somebody_killed(tmp_path):
     with young.open("a") as file:
         file.write(", and more")
     assert list(leftovers(tmp_path)) == [old]
+    assert list(leftovers(tmp_path.parent, deep=True)) == [old] and not list(leftovers(tmp_path / "none", deep=True))
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+def test_a_file_is_there_once_the_disk_has_it_unless_nobody_waits(tmp_path, monkeypatch, flushed):
+    path, seen = tmp_path / "file", []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append(path.exists()))
+    with aside(path, flushed=flushed) as temporary:
+        temporary.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole" and seen == [False] * flushed

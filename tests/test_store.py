@@ -9,9 +9,11 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_regions import example, made
 
 from test_study import study
 from toys import Toy, colour_task
@@ -20,9 +22,11 @@ from vlprobe.engines import Processes
 from vlprobe.errors import DataError
 from vlprobe.extraction import ImageDigests, compute, features, forwards, missing, request
 from vlprobe.extraction.jobs import Shelf
+from vlprobe.regions.cache import CachedRegions, default_folder
 from vlprobe.store import Damaged, Section, Shard, Store
 from vlprobe.store import shard as one_shard
 from vlprobe.store.shard import PIECE, checksum
+from vlprobe.tasks.spool import keep
 from vlprobe.types import FULL, Numbers
 
 TASK = colour_task(60)
@@ -551,6 +555,28 @@ def test_what_a_person_reads(tmp_path, capsys):
     assert call("prune", place, "--model", "tou", "--yes") == 1
     assert call("prune", place, "--model", "toy", "--yes") == 0
     assert not list(place.iterdir())
+
+
+def test_what_killed_runs_left_among_images_and_regions_goes_with_the_default_store(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.setenv("VLPROBE_CACHE", str(tmp_path))
+    kept = keep(b"an image").file
+    source = SimpleNamespace(width=6, revision="r", regions=lambda batch: [made() for _ in batch])
+    CachedRegions(source, default_folder()).regions([example(b"an image")])
+    (whole,) = default_folder().rglob("*.npz")
+    old, young = ([path.with_name(f"{name}.tmp") for path in (kept, whole)] for name in ("old", "young"))
+    for path in (*old, *young):
+        path.write_bytes(b"half")
+    for path in (*old, kept, whole):
+        os.utime(path, (time.time() - 7200,) * 2)
+    (tmp_path / "other").mkdir()
+    assert call("prune", tmp_path / "other", "--yes") == 0 and all(path.exists() for path in old)
+    said = CliRunner().invoke(app, ["store", "prune"])
+    assert said.exit_code == 0 and f"{old[0]}\n{old[1]}\n2 files, " in said.output and old[0].exists()
+    assert CliRunner().invoke(app, ["store", "prune", "--yes"]).exit_code == 0
+    left = {path for place in ("images", "regions") for path in (tmp_path / place).rglob("*") if path.is_file()}
+    assert left == {kept, whole, *young}
 
 
 @pytest.mark.parametrize("command", [("list",), ("verify",), ("prune", "--yes"), ("prune", "--model", "toy", "--yes")])

@@ -14,7 +14,7 @@ UNFINISHED = 3600
 
 
 @contextmanager
-def aside(path: Path, first: bool = False) -> Iterator[Path]:
+def aside(path: Path, first: bool = False, flushed: bool = True) -> Iterator[Path]:
     """Yield the file to write to; once all is written, it becomes `path`. Where something goes wrong, it is removed.
 
     Its name is nobody else's: processes of two machines that share a folder may have one number.
@@ -22,6 +22,8 @@ def aside(path: Path, first: bool = False) -> Iterator[Path]:
     Args:
         path: what it is to be called; its folder is made where it is not there.
         first: leave a file of that name alone that is there by then: whoever reads it must not see it change.
+        flushed: wait until the disk has it, which takes milliseconds; else a machine that loses its power may leave it
+            empty or half, which whoever reads it must notice.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
@@ -30,8 +32,9 @@ def aside(path: Path, first: bool = False) -> Iterator[Path]:
     temporary = path.with_name(f"{token_hex(16)}.tmp")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if flushed:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         if not first or not _linked(temporary, path):
             temporary.replace(path)
     finally:
@@ -46,9 +49,14 @@ def _linked(temporary: Path, path: Path) -> bool:
     return path.exists()
 
 
-def leftovers(folder: Path) -> Iterator[Path]:
-    """Yield what processes that were killed left in a folder unfinished, not what a living one may still write."""
-    for path in sorted(folder.glob("*.tmp")):
+def leftovers(folder: Path, deep: bool = False) -> Iterator[Path]:
+    """Yield what processes that were killed left in a folder unfinished, not what a living one may still write.
+
+    Args:
+        folder: where they wrote; it need not be there.
+        deep: look into the folders inside it, too.
+    """
+    for path in sorted(folder.rglob("*.tmp") if deep else folder.glob("*.tmp")):
         with suppress(FileNotFoundError):  # it was finished by now
             if time.time() - path.stat().st_mtime > UNFINISHED:
                 yield path

@@ -111,7 +111,8 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
 ) -> None:
     """Remove what is of no use: damaged files, what killed runs left, statistics of streaming studies that nobody has
-    gone on with for 30 days; with --model, all of one model.
+    gone on with for 30 days; with --model, all of one model. Without --store, also what killed runs left among cached
+    images and regions.
     """
     from vlprobe.errors import DataError, StudyError, did_you_mean
     from vlprobe.store import Damaged, Shard
@@ -141,6 +142,8 @@ def prune(
         if model is not None and home.manifest:
             removed += [home.path / "manifest.json", *sorted(home.path.glob("batch-*.json"))]
     removed += [path for each in waiting for path in _useless(each, model is not None)]
+    if folder is None and model is None:
+        removed += _left_in_caches()
     size = _size(removed)
     for path in removed:
         typer.echo(str(path))
@@ -176,6 +179,15 @@ def _useless(each: Kept, all_of_it: bool) -> list[Path]:
     about = [path for path in (each.path / ABOUT,) if whole and path.exists()]
     left = each.leftovers if whole else leftovers(each.path)
     return [*left, *(path for path in each.files if whole or damage(path)), *about]
+
+
+def _left_in_caches() -> list[Path]:
+    """Return what runs that were killed left unfinished beside the store: images, and regions of images."""
+    from vlprobe.aside import leftovers
+    from vlprobe.regions.cache import default_folder
+    from vlprobe.tasks.spool import folder
+
+    return [path for place in (folder(), default_folder()) for path in leftovers(place, deep=True)]
 
 
 def _stats(paths: Iterable[Path]) -> Iterator[os.stat_result]:

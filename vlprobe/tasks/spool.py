@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from vlprobe.aside import aside
 from vlprobe.errors import DataError
 from vlprobe.records import cache
 from vlprobe.stored import Span, StoredImage
@@ -33,16 +33,10 @@ def keep(data: bytes, path: Any = None) -> StoredImage:
     """
     name = hashlib.sha256(data).hexdigest()
     file = folder() / name[:2] / name
-    # A name of its own: processes of several machines may have one number.
-    temporary = file.with_name(f"{name}.{uuid4().hex}.tmp")
     try:
         if not _holds(file, data):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with aside(file, flushed=False) as temporary:  # `_holds` notices what is not whole; images are many
                 temporary.write_bytes(data)
-                temporary.replace(file)
-            finally:
-                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
             f"the images that come with the rows cannot be kept in {folder()} ({error}); make room, or set "
