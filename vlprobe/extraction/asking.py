@@ -13,7 +13,7 @@ import numpy as np
 from vlprobe.digest import digest, image_digest
 from vlprobe.encoders.encoder import Encoder, Profile, profile
 from vlprobe.examples import Examples
-from vlprobe.extraction.questions import LENGTH, MODALITIES, Extraction, Questions, Section
+from vlprobe.extraction.questions import LENGTH, MODALITIES, Extraction, Heading, Questions
 from vlprobe.images import open_image
 from vlprobe.ledger import Ledger, key_of, keys_of
 from vlprobe.pairing import show
@@ -215,7 +215,7 @@ def _questions(examples: Examples, unit: Unit, how: str, images: ImageDigests, s
             run = bytes.fromhex(picture[: 2 * PICTURE]) + run[PICTURE:]
         inputs[:, i] = np.frombuffer(run, np.uint8).reshape(2, 16)
         given = tuple(side for side in MODALITIES if getattr(example, side) is not None)
-        kind[i] = kinds.setdefault(Section(unit, how, given, stream).name, len(kinds))
+        kind[i] = kinds.setdefault(Heading(unit, how, given, stream).name, len(kinds))
         asked[i] = len(units)
         if example.words:
             words[i] = int.from_bytes(key_of(str(example.words))[:8], "big") | 1

@@ -17,8 +17,7 @@ from vlprobe.extraction.batches import batches
 from vlprobe.extraction.budget import Budget
 from vlprobe.extraction.gathering import Answers, Gathered
 from vlprobe.extraction.passes import Forward, lacking
-from vlprobe.extraction.questions import Question
-from vlprobe.extraction.questions import Section as Asking
+from vlprobe.extraction.questions import Heading, Question
 from vlprobe.extraction.sending import Sent
 from vlprobe.pairing import show
 from vlprobe.pooling import Pooled, pool
@@ -225,14 +224,14 @@ class Chunk:
     def _pool(
         self, batch: Sequence[Forward], asked: Sequence[Question | None], hidden: Sequence[Hidden]
     ) -> list[Pooled]:
-        section = Asking.named(next(question.section for question in asked if question))
+        heading = Heading.named(next(question.section for question in asked if question))
         examples = [
             question.example if question else replace(each.example, target=())
             for question, each in zip(asked, batch, strict=True)
         ]
-        layers = pool([layer for layer in hidden if section.asks(layer.layer)], examples, section.unit, section.how)
-        if not layers and not section.stream:
-            raise self._unpooled(section)
+        layers = pool([layer for layer in hidden if heading.asks(layer.layer)], examples, heading.unit, heading.how)
+        if not layers and not heading.stream:
+            raise self._unpooled(heading)
         return layers
 
     def _refuse_empty(self) -> None:
@@ -240,20 +239,20 @@ class Chunk:
 
         That one stream has no such positions is no error. It may be alone here, the towers having been asked before.
         """
-        found: dict[tuple[str, str], list[tuple[Asking, bool]]] = {}
+        found: dict[tuple[str, str], list[tuple[Heading, bool]]] = {}
         for name, how in self.gathered.poolings():
-            section = Asking.named(name)
+            heading = Heading.named(name)
             if how:  # else all were left out
-                found.setdefault(section[:2], []).append((section, any(how.values())))
+                found.setdefault(heading[:2], []).append((heading, any(how.values())))
         for inside in found.values():
-            towers = [section for section, _ in inside if len(self.encoder.reads.get(section.stream, ())) == 1]
+            towers = [heading for heading, _ in inside if len(self.encoder.reads.get(heading.stream, ())) == 1]
             if towers and not any(pooled for _, pooled in inside):
                 raise self._unpooled(towers[0])
 
-    def _unpooled(self, section: Asking) -> VlprobeError:
+    def _unpooled(self, heading: Heading) -> VlprobeError:
         return VlprobeError(
-            f"{self.encoder.name}: no layer has positions that unit '{section.unit}' could be pooled from by "
-            f"'{section.how}'; choose another pooling"
+            f"{self.encoder.name}: no layer has positions that unit '{heading.unit}' could be pooled from by "
+            f"'{heading.how}'; choose another pooling"
         )
 
 
@@ -261,7 +260,7 @@ def _parts(each: Forward, needs: Sequence[Modality]) -> list[Forward]:
     """Return one input as inputs of their own: what the layers that are asked about read, and the model needs."""
     questions: dict[tuple[Modality, ...], list[Question]] = {}
     for question in each.questions:
-        questions.setdefault(Asking.named(question.section).given, []).append(question)
+        questions.setdefault(Heading.named(question.section).given, []).append(question)
     return [
         replace(each, example=show(each.example, (*given, *needs)), questions=tuple(asked))
         for given, asked in questions.items()

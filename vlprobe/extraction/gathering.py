@@ -9,8 +9,7 @@ import numpy as np
 
 from vlprobe.errors import VlprobeError
 from vlprobe.extraction.passes import Forward
-from vlprobe.extraction.questions import Question
-from vlprobe.extraction.questions import Section as Asking
+from vlprobe.extraction.questions import Heading, Question
 from vlprobe.pooling import Pooled
 from vlprobe.store import Section
 
@@ -82,7 +81,7 @@ class Gathered:
             layers: what was pooled; nothing, where the section's stream has no such positions.
         """
         if not layers:
-            self.rows[section].how[Asking.named(section).stream] = ""
+            self.rows[section].how[Heading.named(section).stream] = ""
             none = np.zeros(0, np.int64)
             return Answers(section, none, none.astype(np.int32), none, [])
         order, rows = self.rows[section].order, layers[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from vlprobe.digest import digest
-from vlprobe.extraction.questions import Extraction, Question, Questions, Section
+from vlprobe.extraction.questions import Extraction, Heading, Question, Questions
 from vlprobe.ledger import keys_of
 from vlprobe.pooling import SIDES, WHOLE
 from vlprobe.store import Store
@@ -123,14 +123,14 @@ class Passes(Sequence[Forward]):
         for _, questions, inside in self._by_side():
             rows = np.ones(len(inside), np.int64) if questions.asked is None else questions.asked[inside]
             for kind, name in enumerate(questions.kinds):
-                section = Section.named(name)
-                idle = OTHER[SIDES[section.how]] if section.how in SIDES else ""
+                heading = Heading.named(name)
+                idle = OTHER[SIDES[heading.how]] if heading.how in SIDES else ""
                 width = sum(
                     size
                     for layer, size in encoder.layers.items()
-                    if section.asks(layer)
+                    if heading.asks(layer)
                     and layer.partition(".")[0] != idle
-                    and not (section.unit != "input" and layer.endswith(WHOLE))
+                    and not (heading.unit != "input" and layer.endswith(WHOLE))
                 )
                 total += width * int(rows[questions.kind[inside] == kind].sum())
         return total

@@ -17,8 +17,10 @@ MODALITIES: tuple[Modality, ...] = ("text", "image")
 """In the order in which they are named."""
 
 
-class Section(NamedTuple):
-    """What the questions of a section have in common: `word:first:text+image`, `input:auto:text:language`."""
+class Heading(NamedTuple):
+    """What the questions of a section of the store have in common, as its name says it: `word:first:text+image`,
+    `input:auto:text:language`.
+    """
 
     unit: Unit
     """What one row belongs to."""
@@ -30,15 +32,15 @@ class Section(NamedTuple):
     """The stream whose layers are asked about; empty: all that the model has."""
 
     @classmethod
-    def named(cls, name: str) -> Section:
-        """Return the section of a name."""
+    def named(cls, name: str) -> Heading:
+        """Return what a section's name says."""
         unit, how, given, *stream = name.split(":")
         sides: tuple[Modality, ...] = tuple(side for side in MODALITIES if side in given.split("+"))
         return cls(unit, how, sides, "".join(stream))  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
-        """Return its name in the store."""
+        """Return the section's name in the store."""
         return ":".join((self.unit, self.how, "+".join(self.given) or "nothing", *filter(None, [self.stream])))
 
     def asks(self, layer: str) -> bool:
@@ -57,7 +59,7 @@ class Question:
     input: str
     """Content address of what the model is run on; two tasks may ask different things of one input."""
     section: str
-    """See `Section`; rows of one section have the same layers."""
+    """Name of the section that keeps its rows, see `Heading`; rows of one section have the same layers."""
 
 
 @dataclass(frozen=True, eq=False)
