@@ -127,14 +127,12 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
         kept = [cell for cell in same_model if not cell.streaming]
         todo += _jobs(kept, results, workplace) if kept else Jobs(())
     mine, told = todo[part - 1 :: parts], list[int]()
-    waits: tuple[str, ...] = ()
+    shares = _shares(plan, results, workplace, shard) if plan.streaming else []
 
     def inputs() -> int:
         kept = sum(len(lacking(job.home, job.passes, workplace.store)) for job in mine)
-        return kept + sum(
-            len(passes_of(cells, count, workplace.store.folder, own))
-            for _, cells, count, own in _shares(plan, results, workplace, shard)
-        )
+        passing = (passes_of(cells, count, workplace.store.folder, own) for _, cells, count, own in shares)
+        return kept + sum(map(len, passing))
 
     with _bars(progress, inputs, 0) as bars:
 
@@ -145,19 +143,19 @@ def represent(plan: Plan, results: Results, workplace: Workplace, shard: tuple[i
         with at_hand(workplace.shelf, advance):
             for count in workplace.engine.map(work, mine):
                 advance(count)
-            if plan.streaming:
-                waits = _pass_part(plan, results, workplace, shard, advance)
+            waits = _pass_part(shares, workplace, advance)
     return Part(sum(told), waits)
 
 
-def _pass_part(
-    plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int], advance: Callable[[int], None]
-) -> tuple[str, ...]:
+Share = tuple[str, list[Cell], int, list[int]]
+"""A model, its cells whose representations go by, how many buckets there are, and which are of one part."""
+
+
+def _pass_part(shares: Sequence[Share], workplace: Workplace, advance: Callable[[int], None]) -> tuple[str, ...]:
     """Let one part of the buckets go by, as far as what other processes do is there; return what is not.
 
     Once more over all models, as long as another process has brought something in the meantime.
     """
-    models = _shares(plan, results, workplace, shard)
 
     def run_jobs(jobs: Sequence[Passing]) -> None:
         for count in workplace.engine.map(pass_by, jobs):
@@ -167,27 +165,25 @@ def _pass_part(
     before: tuple[str, ...] | None = None
     while waits != before:
         before, waits = waits, ()
-        for called, passing, count, mine in models:
+        for called, passing, count, mine in shares:
             name, left = go_by(passing, count, workplace.asked[called], run_jobs, mine)
             if left:
                 waits += (f"{called}, {name}: {left} of {count} buckets {'is' if left == 1 else 'are'} not there yet",)
     return waits
 
 
-def _shares(
-    plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int]
-) -> list[tuple[str, list[Cell], int, list[int]]]:
-    """Return model, its cells whose representations go by, how many buckets there are, and which are of one part."""
+def _shares(plan: Plan, results: Results, workplace: Workplace, shard: tuple[int, int]) -> list[Share]:
+    """Return what is of one part of every model."""
     part, parts = shard
-    models, first = [], 0
+    shares, first = list[Share](), 0
     for called, same_model in groupby(plan.cells, key=lambda cell: cell.called):
         cells = list(same_model)
         count = buckets(cells)
         mine = [number for number in range(count) if (first + number) % parts == part - 1]
         first += count
         passing = [cell for cell in cells if cell.streaming and _lacks(cell, results, workplace.store)]
-        models.append((called, passing, count, mine))
-    return models
+        shares.append((called, passing, count, mine))
+    return shares
 
 
 def _jobs(cells: Sequence[Cell], results: Results, workplace: Workplace) -> Jobs:
