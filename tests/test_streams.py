@@ -268,6 +268,8 @@ def test_what_has_begun_to_go_by_goes_on_so(tmp_path, scarce, monkeypatch):
     results = shared(tmp_path).run()
     assert {result.probe for result in results if result.layer} == {"streaming-lda", "streaming-ridge"}
     assert not shared(tmp_path / "other").plan().streaming
+    after = shared(tmp_path).plan()  # nothing waits for its results any more, and there is room
+    assert not after.streaming and after.probes and after.forward_passes
 
 
 def test_engines_leave_the_same_bits(tmp_path, monkeypatch, one_thread):
