@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -555,6 +556,21 @@ def test_what_a_person_reads(tmp_path, capsys):
     assert call("prune", place, "--model", "tou", "--yes") == 1
     assert call("prune", place, "--model", "toy", "--yes") == 0
     assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_of_several_shards_the_first_by_name_answers_in_whatever_order_they_are_opened(tmp_path, order):
+    """Shard 0 answers all; 1 all but the first question, 2 all but the second: 2 comes first, then 1."""
+    store, names = Store(tmp_path), ["c" * 32, "b" * 32, "a" * 32]
+    for number in order:
+        asked = [name for place, name in enumerate(NAMES) if not number or place != number - 1]
+        X = np.full((len(asked), 4), number, np.float32)
+        rows = np.arange(len(asked) + 1), np.zeros(len(asked), np.int32)
+        store.write("home", names[number], {"s": Section(tuple(asked), *rows, {"joint.0": X}, {"joint.0": "cls"})})
+        store.held("home", "s")
+    answers = store.read("home", "s", "joint.0", addresses(NAMES))[0][:, 0]
+    assert answers.tolist() == [2, 1, 2]
+    assert Store(tmp_path).read("home", "s", "joint.0", addresses(NAMES))[0][:, 0].tolist() == [2, 1, 2]
 
 
 def test_what_killed_runs_left_among_images_and_regions_goes_with_the_default_store(tmp_path, monkeypatch):

@@ -30,8 +30,9 @@ class Index(Mapping[str, tuple[Shard, int]]):
         keys = keys_of(shard.addresses(section))
         numbers = np.arange(len(keys)) + len(self._shards) * _PLACE
         known = self._ledger.find(keys)
-        ahead = np.array([shard.path < other.path for other in self._shards] + [True])
-        wins = ahead[np.where(known < 0, len(self._shards), known // _PLACE)]
+        of, wins = known // _PLACE, known < 0
+        for number in np.unique(of[~wins]).tolist():  # not of all: they would take the square of their number
+            wins[of == number] = shard.path < self._shards[number].path
         self._shards.append(shard)
         self._ledger.put(keys[wins], numbers[wins])
 
