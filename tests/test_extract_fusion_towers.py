@@ -37,7 +37,7 @@ EXAMPLES = tuple(
 SHOWN = [("matched", 0), ("mismatched", 0), ("mismatched", 1), ("mismatched", 2)]
 
 
-@pytest.fixture(scope="module", params=FUSION)
+@pytest.fixture(scope="module", params=[*FUSION, *GENERATIVE])
 def model(request, tmp_path_factory):
     folder = tiny.make(request.param, tmp_path_factory.mktemp("fusion") / request.param)
     return load_model(tiny.spec(request.param, folder), device="cpu")
@@ -191,6 +191,9 @@ def test_a_stream_without_positions_for_a_pooling_is_left_out(model, tmp_path):
     assert "language.1" not in layers_of(patches, store)
     with pytest.raises(Exception, match="no layer has positions that unit 'input' could be pooled from by 'regions'"):
         compute(model, [asked(model, how="regions")], store)
+    if "language" not in model.reads:  # what is not a tower's is run on images alone, too
+        with pytest.raises(Exception, match="no layer has positions that unit 'input' could be pooled from by 'words'"):
+            compute(model, [asked(model, "image-only", how="words")], store)
 
 
 def test_a_text_that_cannot_be_read_leaves_its_image_and_an_image_its_text(flava, tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from vlprobe.encoders.text import need_text_or_image
 from vlprobe.encoders.vlms import ROWS
 from vlprobe.exact import as_asked
 from vlprobe.images import image_size
-from vlprobe.types import ROLES, Example, Hidden
+from vlprobe.types import ROLES, Example, Hidden, Modality
 
 SHAPES, DEEPER = "image_grid_thw", "deepstack_features"
 """What transformers calls the shapes of Qwen's images, and what Qwen3-VL adds behind its first blocks."""
@@ -55,6 +55,7 @@ class Generative(Encoder):
     modalities = ("text", "image")
     masks = False
     neighbours = True
+    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {"vision": ("image",)}
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.row = ROWS[checkpoint.model_type]

@@ -20,7 +20,7 @@ from vlprobe.extraction.passes import Forward, lacking
 from vlprobe.extraction.questions import Heading, Question
 from vlprobe.extraction.sending import Sent
 from vlprobe.pairing import show
-from vlprobe.pooling import Pooled, pool
+from vlprobe.pooling import SIDES, Pooled, pool
 from vlprobe.store import Section, Store
 from vlprobe.types import Hidden, Modality, Numbers
 
@@ -237,7 +237,8 @@ class Chunk:
     def _refuse_empty(self) -> None:
         """Refuse a pooling by which nothing that is asked here can be pooled, towers included.
 
-        That one stream has no such positions is no error. It may be alone here, the towers having been asked before.
+        That one stream has no such positions is no error. It may be alone here, the towers having been asked before; not
+        where it is not given the side that the pooling reads, for then no tower is.
         """
         found: dict[tuple[str, str], list[tuple[Heading, bool]]] = {}
         for name, how in self.gathered.poolings():
@@ -245,9 +246,14 @@ class Chunk:
             if how:  # else all were left out
                 found.setdefault(heading[:2], []).append((heading, any(how.values())))
         for inside in found.values():
-            towers = [heading for heading, _ in inside if len(self.encoder.reads.get(heading.stream, ())) == 1]
-            if towers and not any(pooled for _, pooled in inside):
-                raise self._unpooled(towers[0])
+            every = [
+                heading
+                for heading, _ in inside
+                if len(self.encoder.reads.get(heading.stream, ())) == 1
+                or SIDES.get(heading.how) not in (None, *heading.given)
+            ]
+            if every and not any(pooled for _, pooled in inside):
+                raise self._unpooled(every[0])
 
     def _unpooled(self, heading: Heading) -> VlprobeError:
         return VlprobeError(
