@@ -11,6 +11,7 @@ import torch
 
 from vlprobe.device import moved
 from vlprobe.digest import generator, image_digest
+from vlprobe.encoders.distinct import Distinct
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow, CheckpointError
@@ -39,6 +40,10 @@ class RegionBatch:
     def on(self, device: torch.device) -> RegionBatch:
         """Return the same with its features on a device: they are the most of it, and are moved once."""
         return replace(self, features=moved(self.features, device))
+
+    def each(self, images: Distinct) -> RegionBatch:
+        """Return the regions of the examples, of those of their images."""
+        return RegionBatch(*(images.each(rows) for rows in vars(self).values()))
 
     def hidden(self) -> Hidden:
         """Return the features as a layer of their own."""

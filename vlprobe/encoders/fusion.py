@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vlprobe.encoders.boxes import nothing
+from vlprobe.encoders.distinct import distinct
 from vlprobe.encoders.pixels import Grid
 from vlprobe.encoders.text import Pieces, Positions, of_text
 from vlprobe.encoders.towers import Pair, named, of_image
@@ -43,7 +44,7 @@ class Fusion(Pair):
 
         Args:
             pieces: None: image alone.
-            grid: each image once, see `Grid.shown`; None: text alone.
+            grid: each image once, see `Grid.images`; None: text alone.
         """
 
     @abstractmethod
@@ -64,14 +65,10 @@ class Fusion(Pair):
         Raises:
             BadRow, CheckpointError: see `ImageReader.grid`.
         """
-        first = {example.image: example for example in reversed(batch)}
-        images = list(dict.fromkeys(example.image for example in batch))
-        grid = super().grid([first[image] for image in images])
-        if len(images) == len(batch):
-            return grid
-        place = {image: number for number, image in enumerate(images)}
-        shown = [place[example.image] for example in batch]
-        return replace(grid, role=grid.role[shown], word=grid.word[shown], box=grid.box[shown], shown=tuple(shown))
+        images = distinct(example.image for example in batch)
+        grid = super().grid([batch[place] for place in images.first])
+        role, word, box = (images.each(rows) for rows in (grid.role, grid.word, grid.box))
+        return replace(grid, role=role, word=word, box=box, images=images)
 
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the layers of both encoders and those in which they meet.
@@ -82,7 +79,7 @@ class Fusion(Pair):
         pieces, grid = self.read(batch)
         with as_asked(self.device):
             states = self.states(pieces, grid)
-        if grid is not None and grid.shown:
+        if grid is not None:
             states = {name: grid.each(one) if name.startswith("vision.") else one for name, one in states.items()}
         what: dict[str, Positions] = {}
         if pieces is not None:

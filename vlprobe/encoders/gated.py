@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 import transformers
 from torch import nn
 
+from vlprobe.encoders.distinct import Distinct
 from vlprobe.encoders.gated_embeddings import (
     EMBEDDINGS,
     EPSILON,
@@ -70,6 +72,11 @@ class SubLayers:
             if seen:
                 found[side] = seen
         return found
+
+    @property
+    def alone(self) -> int:
+        """How many there are before the first in which a side attends to the other."""
+        return min(self.tv | self.vt, default=self.count)
 
     def fed(self, number: int) -> tuple[Side, ...]:
         """Return the sides that a sub-layer feeds forward."""
@@ -188,7 +195,7 @@ class Stack(nn.Module):
     def __init__(self, config: Any, sublayers: SubLayers) -> None:
         super().__init__()
         width = config.hidden_size
-        self.layer = nn.ModuleList()
+        self.layer, self.alone = nn.ModuleList(), sublayers.alone
         for number in range(sublayers.count):
             reads, prefixes = sublayers.reads(number), sublayers.prefixes(number)
             self.layer.append(
@@ -197,12 +204,15 @@ class Stack(nn.Module):
                 else FeedForward(width, config.intermediate_size, prefixes)
             )
 
-    def forward(self, states: States, masks: Mapping[Side, torch.Tensor]) -> list[States]:
+    def forward(
+        self, states: States, masks: Mapping[Side, torch.Tensor], pairs: Mapping[Side, Distinct]
+    ) -> list[States]:
         """Return what goes in, and what every sub-layer puts out.
 
         Args:
-            states: (batch, position, width) of each side.
-            masks: (batch, position) bool of each side, False is padding.
+            states: (thing, position, width) of each side.
+            masks: (thing, position) bool of each side, False is padding.
+            pairs: of each side, which things meet in the batch; of a side that is not here, those of its rows.
         """
         lowest = torch.finfo(torch.float32).min
         bias = {
@@ -210,9 +220,17 @@ class Stack(nn.Module):
             for side, mask in masks.items()
         }
         found = [states]
-        for sublayer in self.layer:
+        for sublayer in self.layer[: self.alone]:
+            found.append(sublayer(found[-1], bias))
+        found, bias = [_met(each, pairs) for each in found], _met(bias, pairs)
+        for sublayer in self.layer[self.alone :]:
             found.append(sublayer(found[-1], bias))
         return found
+
+
+def _met(states: States, pairs: Mapping[Side, Distinct]) -> States:
+    """Return (batch, ...) of each side, of (thing, ...)."""
+    return {side: pairs[side].each(one) if side in pairs else one for side, one in states.items()}
 
 
 class GatedNetwork(transformers.BertPreTrainedModel):
@@ -237,12 +255,17 @@ class GatedNetwork(transformers.BertPreTrainedModel):
         self.v_pooler = Pooler(config.hidden_size, config.pooler_size)
         self.post_init()
 
-    def forward(self, inputs: Inputs) -> list[States]:
-        """Return the embeddings, and what every sub-layer puts out, each (batch, position, width) by side."""
+    def forward(self, inputs: Inputs, pairs: Mapping[Side, Distinct] = MappingProxyType({})) -> list[States]:
+        """Return the embeddings, and what every sub-layer puts out, each (batch, position, width) by side.
+
+        Args:
+            inputs: a batch; of a side that is in `pairs`, each thing once.
+            pairs: as in `Stack.forward`, of an architecture in which the sides are embedded apart.
+        """
         states: States = self.embeddings(inputs)
         if self.config.image_embeddings in IMAGE_EMBEDDINGS:
             states = states | self.v_embeddings(inputs)
-        found: list[States] = self.encoder(states, inputs.masks)
+        found: list[States] = self.encoder(states, inputs.masks, pairs)
         return found
 
     def pooled(self, last: States) -> dict[Literal["language.pooler", "vision.pooler", "joint.pooler"], torch.Tensor]:

@@ -12,6 +12,7 @@ from vlprobe.device import moved
 from vlprobe.encoders.ahead import Ahead, readers
 from vlprobe.encoders.boxes import nothing
 from vlprobe.encoders.checkpoint import Checkpoint
+from vlprobe.encoders.distinct import distinct
 from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.pixels import patch_roles
@@ -128,10 +129,8 @@ class Generative(Encoder):
     def _seen(self, batch: Sequence[Example]) -> tuple[list[Seen], list[int]]:
         """Return the images of a batch, each once, and of each example with an image which of them it shows."""
         pictured = [example for example in batch if example.image is not None]
-        place: dict[object, int] = {}
-        shown = [place.setdefault(example.image, len(place)) for example in pictured]
-        seen = [self.images.take(pictured[shown.index(image)]) for image in range(len(place))]
-        return seen, shown
+        images = distinct(example.image for example in pictured)
+        return [self.images.take(pictured[place]) for place in images.first], list(images.shown)
 
     def _words(self, prompts: Prompts) -> dict[str, torch.Tensor]:
         """Return the arguments of the network that are of the prompts."""

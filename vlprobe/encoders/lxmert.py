@@ -13,10 +13,11 @@ from vlprobe.device import moved
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionEncoder, RegionReader
 from vlprobe.encoders.checkpoint import Checkpoint
+from vlprobe.encoders.distinct import Distinct, distinct
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.processors import load_tokenizer
-from vlprobe.encoders.taps import outputs, pooled
+from vlprobe.encoders.taps import pooled, residual_blocks
 from vlprobe.encoders.text import TextReader, need_text, of_text
 from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
@@ -56,7 +57,8 @@ class Lxmert(RegionEncoder):
     """A two-stream transformer: `regions.0`, `language.0` to `.n`, `vision.0` to `.m`, `language.pooler`.
 
     The last layers of both streams are the cross layers: with 9 language, 5 object and 5 cross layers, cross layer k
-    gives `language.(9+k)` and `vision.(5+k)`. The code cannot run one stream alone, so both inputs are needed.
+    gives `language.(9+k)` and `vision.(5+k)`. The cross layers cannot run one stream alone, so both inputs are needed.
+    The layers below them are run once for a text, or an image, that several examples of a batch hold.
     Any number of regions is taken (trained with 36), and texts up to the 512 positions (the original's fine-tuning
     cuts them to 20 tokens; here none is cut).
 
@@ -65,24 +67,32 @@ class Lxmert(RegionEncoder):
     """
 
     needs = ("text", "image")
+    neighbours = True
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, regions: RegionSource) -> None:
         released = read_original(checkpoint) if checkpoint.file else None
         loaded = load_network(checkpoint, CLASSES, device, released)
         self.model, self.device, self.pooler = loaded.model, device, loaded.pooler
-        config, encoder = self.model.config, self.model.encoder
+        config = self.model.config
         self.images = RegionReader(regions, config.visual_feat_dim, checkpoint.source)
         tokenizer = load_tokenizer(checkpoint, config.vocab_size, "bert-base-uncased")
         self.text = TextReader(tokenizer, config.max_position_embeddings)
-        # transformers gives no embedding outputs among its hidden states; a cross layer gives (language, vision).
-        cross = list(encoder.x_layers)
-        self.language = [(self.model.embeddings, 0), *((block, 0) for block in (*encoder.layer, *cross))]
-        self.vision = [(encoder.visn_fc, 0), *((block, 0) for block in encoder.r_layers), *((x, 1) for x in cross)]
+        self.blocks = {
+            part: residual_blocks(self.model, (f"encoder.{path}",), count)
+            for part, path, count in (
+                ("language", "layer", config.l_layers),
+                ("vision", "r_layers", config.r_layers),
+                ("cross", "x_layers", config.x_layers),
+            )
+        }
         self.revision = digest(checkpoint.revision, regions.revision)
         self.stage = stage(loaded.heads, config.hidden_size, config.num_qa_labels)
         self.left_out = loaded.left_out
-        names = [*(f"language.{k}" for k in range(len(self.language)))]
-        names += [*(f"vision.{k}" for k in range(len(self.vision)))]
+        names = [
+            f"{stream}.{k}"
+            for stream in ("language", "vision")
+            for k in range(1 + len(self.blocks[stream]) + len(self.blocks["cross"]))
+        ]
         if self.pooler:
             names.append("language.pooler")
         else:
@@ -96,8 +106,12 @@ class Lxmert(RegionEncoder):
             BadRow: no text or no image; an image without regions; a text of more tokens than the model has positions.
         """
         need_text(batch)
-        regions, pieces = self.images.read(batch).on(self.device), self.text.read(batch)
-        found = self.states(pieces.ids, pieces.mask, regions.features, regions.boxes, regions.mask)
+        texts, images = distinct(one.text for one in batch), distinct(one.image for one in batch)
+        regions = self.images.read([batch[place] for place in images.first]).on(self.device)
+        pieces = self.text.read(batch)
+        once = pieces.once(texts)
+        given = once.ids, once.mask, regions.features, regions.boxes, regions.mask
+        found, regions = self.states(*given, pairs=(texts, images)), regions.each(images)
         positions = of_text(pieces)
         wordless = np.full(regions.role.shape, -1, dtype=np.int32)
         hidden = [regions.hidden()]
@@ -115,27 +129,45 @@ class Lxmert(RegionEncoder):
         boxes: torch.Tensor,
         region_mask: torch.Tensor | None = None,
         segments: torch.Tensor | None = None,
+        pairs: tuple[Distinct, Distinct] | None = None,
     ) -> StreamStates:
-        """Run the model on tensors.
+        """Run the model on tensors, block by block: below the cross layers, each stream by itself.
 
         Args:
-            ids: (batch, text position) token ids, [CLS] first.
-            text_mask: (batch, text position), 0 is padding.
-            features: (batch, region, width of the region features).
-            boxes: (batch, region, 4): x1, y1, x2, y2 as fractions of the image.
-            region_mask: (batch, region), 0 is padding; None: all are regions.
-            segments: (batch, text position) rows of the table of token types; None: all 0.
+            ids: (text, text position) token ids, [CLS] first.
+            text_mask: (text, text position), 0 is padding.
+            features: (image, region, width of the region features).
+            boxes: (image, region, 4): x1, y1, x2, y2 as fractions of the image.
+            region_mask: (image, region), 0 is padding; None: all are regions.
+            segments: (text, text position) rows of the table of token types; None: all 0.
+            pairs: which texts and which images meet in the batch; None: each text the image of the same row.
         """
-        with as_asked(self.device), outputs(self.language) as language, outputs(self.vision) as vision:
-            output = self.model(
-                input_ids=moved(ids, self.device),
-                attention_mask=moved(text_mask.float(), self.device),
-                visual_feats=moved(features, self.device),
-                visual_pos=moved(boxes, self.device),
-                visual_attention_mask=None if region_mask is None else moved(region_mask.float(), self.device),
-                token_type_ids=None if segments is None else moved(segments, self.device),
-            )
-        return StreamStates(tuple(language), tuple(vision), output.pooled_output)
+        network, encoder = self.model, self.model.encoder
+        ids, features, boxes = (moved(tensor, self.device) for tensor in (ids, features, boxes))
+        types = torch.zeros_like(ids) if segments is None else moved(segments, self.device)
+        hidden = self._hidden(text_mask), None if region_mask is None else self._hidden(region_mask)
+        with as_asked(self.device):
+            language, vision = [network.embeddings(ids, types)], [encoder.visn_fc(features, boxes)]
+            for stream, blocks, bias in zip((language, vision), ("language", "vision"), hidden, strict=True):
+                for block in self.blocks[blocks]:
+                    stream.append(block(stream[-1], bias)[0])
+            words, seen = hidden
+            if pairs is not None:
+                texts, images = pairs
+                language, vision = [texts.each(one) for one in language], [images.each(one) for one in vision]
+                words, seen = texts.each(words), None if seen is None else images.each(seen)
+            for block in self.blocks["cross"]:
+                met = block(language[-1], words, vision[-1], seen)
+                language.append(met[0])
+                vision.append(met[1])
+            return StreamStates(tuple(language), tuple(vision), network.pooler(language[-1]))
+
+    def _hidden(self, mask: torch.Tensor) -> torch.Tensor:
+        """Return what is added to scores, (batch, 1, 1, position): very negative in padding."""
+        there = moved(mask, self.device).bool()
+        lowest = torch.finfo(self.model.dtype).min
+        bias = torch.zeros(there.shape, dtype=self.model.dtype, device=self.device).masked_fill(~there, lowest)
+        return bias[:, None, None]
 
 
 def read_original(checkpoint: Checkpoint) -> Original:

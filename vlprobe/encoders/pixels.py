@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vlprobe.encoders.ahead import Ahead
+from vlprobe.encoders.distinct import Distinct
 from vlprobe.encoders.frames import KNOWN, Frame, Picture, Reading, Size
 from vlprobe.errors import CheckpointError
 from vlprobe.types import ROLES, Example
@@ -31,12 +32,12 @@ class Grid:
     """Rows and columns of patches of each image, where they differ."""
     frames: tuple[Frame, ...] = ()
     """Where the pixels of each image lie, where positions differ from layer to layer."""
-    shown: tuple[int, ...] = ()
-    """Of each example, the image that it shows, where fewer images than examples were read; empty: its own."""
+    images: Distinct | None = None
+    """Which image each example shows, where each was read once; None: its own."""
 
     def each(self, states: torch.Tensor) -> torch.Tensor:
         """Return (batch, ...) states of the examples, of (image, ...) states of the images."""
-        return states[list(self.shown)] if self.shown else states
+        return states if self.images is None else self.images.each(states)
 
 
 class ImageReader:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlprobe.encoders.distinct import Distinct
 from vlprobe.errors import BadRow
 from vlprobe.types import MASK, ROLES, Example
 
@@ -32,6 +33,10 @@ class Pieces:
     """(batch, position) int8: index into `ROLES`."""
     word: np.ndarray
     """(batch, position) int32: index into `Example.words`, or -1."""
+
+    def once(self, texts: Distinct) -> Pieces:
+        """Return each text once; what its words are is then that of the first example that has it."""
+        return Pieces(*(texts.once(rows) for rows in vars(self).values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from vlprobe.device import moved
 from vlprobe.digest import digest
 from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionEncoder, RegionReader, nothing
 from vlprobe.encoders.checkpoint import Checkpoint
+from vlprobe.encoders.distinct import Distinct, distinct
 from vlprobe.encoders.gated import GatedNetwork
-from vlprobe.encoders.gated_embeddings import Inputs
+from vlprobe.encoders.gated_embeddings import IMAGE_EMBEDDINGS, Inputs, Side
 from vlprobe.encoders.gated_layouts import TITLES, read_gated
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.processors import load_tokenizer
@@ -46,7 +48,8 @@ class Volta(RegionEncoder):
     UNITER, VisualBERT and VL-BERT have one stream, `joint.0` to `joint.12`: the text, the image's global feature, the
     boxes. LXMERT and ViLBERT have two, `language.0` to `.14` or `.18`, and `vision.0` to `.10` or `.12`: block k of a
     stream ends where it was fed forward for the k-th time. All have `language.pooler`, of [CLS], `vision.pooler`, of
-    the global feature, and `joint.pooler`, their product.
+    the global feature, and `joint.pooler`, their product. What a stream of two does before it looks at the other is
+    done once for a text, or an image, that several examples of a batch hold.
 
     The global feature is no region: `regions.0` has none, and no pooling over regions takes it. In a stream of the
     image alone it is what stands for the image, of role `cls`; in `joint`, where [CLS] is, it has no role.
@@ -63,6 +66,8 @@ class Volta(RegionEncoder):
         self.model, self.device = loaded.model, device
         config, sublayers = self.model.config, self.model.sublayers
         self.kind, self.one_stream = config.image_embeddings, sublayers.one_stream
+        self.apart = self.kind in IMAGE_EMBEDDINGS
+        self.neighbours = self.apart and any(number < sublayers.alone for number in sublayers.vv)
         self.needs = () if self.one_stream and self.kind in ALONE else ("text", "image")
         self.images = RegionReader(regions, config.v_feature_size, checkpoint.source)
         tokenizer = load_tokenizer(checkpoint, config.vocab_size, "bert-base-uncased")
@@ -90,10 +95,12 @@ class Volta(RegionEncoder):
             BadRow: neither text nor image, one of them for an architecture that needs both, or not the same of both
                 throughout; an image without regions; a text of more tokens than the model has positions.
         """
-        pieces, regions = self._read(batch)
-        states = self.states(inputs(pieces, regions))
+        pairs = self._pairs(batch)
+        pieces, seen = self._read(batch, pairs["vision"])
+        states = self.states(inputs(pieces and pieces.once(pairs["text"]), seen), pairs)
+        regions = seen and seen.on(self.device).each(pairs["vision"])
         known = self._positions(pieces, regions)
-        hidden = [regions.on(self.device).hidden() if regions else self._nothing(LAYER, batch)]
+        hidden = [regions.hidden() if regions else self._nothing(LAYER, batch)]
         for layer in list(self.layers)[1:]:
             if layer not in states:
                 hidden.append(self._nothing(layer, batch))
@@ -103,15 +110,19 @@ class Volta(RegionEncoder):
                 hidden.append(Hidden(layer, states[layer], *known[layer.partition(".")[0]]))
         return hidden
 
-    def states(self, given: Inputs) -> dict[str, torch.Tensor]:
+    def states(self, given: Inputs, pairs: Mapping[Side, Distinct] = MappingProxyType({})) -> dict[str, torch.Tensor]:
         """Run the model on tensors.
+
+        Args:
+            given: a batch; of a side that is in `pairs`, each text or image once.
+            pairs: of each side, which of them meet in the batch.
 
         Returns:
             Address -> (batch, position, width), in `joint` the text with its padding first; of a pooler (batch, width).
         """
         there = Inputs(*(None if one is None else moved(one, self.device) for one in vars(given).values()))
         with as_asked(self.device):
-            found = self.model(there)
+            found = self.model(there, pairs)
             layers: dict[str, torch.Tensor] = dict(self.model.pooled(found[-1]))
             for stream, ends in self.blocks.items():
                 sides = {"language": ("text",), "vision": ("vision",), "joint": ("text", "vision")}[stream]
@@ -119,8 +130,15 @@ class Volta(RegionEncoder):
                     layers[f"{stream}.{k}"] = torch.cat([found[end][x] for x in sides if x in found[end]], dim=1)
         return layers
 
-    def _read(self, batch: Sequence[Example]) -> tuple[Pieces | None, RegionBatch | None]:
-        """Return the batch's texts and regions, None for what none of its examples has."""
+    def _pairs(self, batch: Sequence[Example]) -> dict[Side, Distinct]:
+        """Return which texts and which images meet in a batch: where both are embedded as one, each is its own."""
+        if self.apart:
+            return {"text": distinct(one.text for one in batch), "vision": distinct(one.image for one in batch)}
+        own = distinct(range(len(batch)))
+        return {"text": own, "vision": own}
+
+    def _read(self, batch: Sequence[Example], images: Distinct) -> tuple[Pieces | None, RegionBatch | None]:
+        """Return the batch's texts, and the regions of its images, None for what none of its examples has."""
         need_text_or_image(batch)
         texts = [example for example in batch if example.text is not None]
         if len(texts) < len(batch) and (texts or "text" in self.needs):
@@ -128,7 +146,8 @@ class Volta(RegionEncoder):
             why = f"controlled {TITLES[self.kind]} needs one" if self.needs else "others of its batch have one"
             raise BadRow(lone.place or lone.id, f"example {lone.id} has no text, and {why}")
         pictured = "image" in self.needs or any(example.image is not None for example in batch)
-        return self.text.read(batch) if texts else None, self.images.read(batch) if pictured else None
+        regions = self.images.read([batch[place] for place in images.first]) if pictured else None
+        return self.text.read(batch) if texts else None, regions
 
     def _positions(self, pieces: Pieces | None, regions: RegionBatch | None) -> dict[str, Positions]:
         """Return stream -> what its positions are."""
