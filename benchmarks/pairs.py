@@ -1,10 +1,10 @@
 """What models of several encoders cost on matched and mismatched pairs, each image encoded once, and for every pair.
 
-And what is kept of a fusion encoder: rows of its text and image encoder once for each text and image, beside rows of
-all layers for every pair.
+Of LXMERT, the layers that see one side alone: run once for each text and image of a batch, and for every pair. And what
+is kept: rows of layers that read one side alone once for each text and image, beside rows of all layers for every pair.
 
 Repeat with `python benchmarks/pairs.py SHARED > benchmarks/pairs.md`, SHARED holding `data/coco128` and
-`data/tokenizers` (about ten minutes on one core).
+`data/tokenizers` (about twenty minutes on one core).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import argparse
 import platform
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,19 +24,19 @@ import transformers
 from extraction import pairs, timed, vocabulary
 from tokenizers import AddedToken
 
-from vlprobe.encoders import Encoder, load_model
-from vlprobe.encoders.fusion import Fusion
-from vlprobe.encoders.generative import Generative
-from vlprobe.encoders.sight import Seen
-from vlprobe.encoders.towers import Pair
+from vlprobe.encoders import Encoder, fusion, generative, load_model, lxmert
+from vlprobe.encoders.distinct import Distinct, distinct
 from vlprobe.extraction import Extraction, ImageDigests, compute, features, layers_of, request
 from vlprobe.pairing import pair
+from vlprobe.regions.npz import NpzWriter
 from vlprobe.store import Store
-from vlprobe.types import Example
+from vlprobe.types import Example, Regions
 
 MODELS = {
-    "flava": (transformers.FlavaConfig, transformers.FlavaImageProcessorPil),
+    "lxmert": (32, transformers.LxmertConfig, None),
+    "flava": (8, transformers.FlavaConfig, transformers.FlavaImageProcessorPil),
     "blip": (
+        4,
         # Its own range, 1e-10, makes blocks that do nothing.
         lambda: transformers.BlipConfig(
             architectures=["BlipForImageTextRetrieval"], vision_config={"initializer_range": 0.02}
@@ -44,6 +44,7 @@ MODELS = {
         transformers.BlipImageProcessorPil,
     ),
     "idefics3": (
+        4,
         # SmolVLM-256M; that of BERT is its vocabulary.
         lambda: transformers.SmolVLMConfig(
             vision_config={"hidden_size": 768, "intermediate_size": 3072, "image_size": 512, "patch_size": 16},
@@ -65,47 +66,60 @@ MODELS = {
         ),
     ),
 }
-"""Family -> its configuration, of base size if nothing is said, and its preprocessor."""
+"""Family -> photographs that it is shown, its configuration, of base size if nothing is said, and its preprocessor, if
+it reads pixels. Of LXMERT, a batch holds the pairs of some thirty photographs."""
+BOXES, WIDTH = 36, 2048
+"""Regions of an image, drawn, and the width of their features."""
 VOCABULARY = 30522
 """Pieces of BERT's."""
 TOKENS = ("<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>", "<image>")
 """What SmolVLM's prompts hold beside words."""
 
 
-def model_of(family: str, folder: Path, shared: Path) -> Encoder:
-    """Return a model of base size with random weights."""
+def model_of(family: str, folder: Path, shared: Path, examples: Sequence[Example]) -> Encoder:
+    """Return a model of base size with random weights; one of regions is given drawn ones for the examples' images."""
     folder.mkdir()
-    config, processor = MODELS[family]
+    _, config, processor = MODELS[family]
     config().save_pretrained(folder)
-    processor().save_pretrained(folder)
+    regions = {} if processor else {"regions": str(drawn(folder / "features", examples))}
+    if processor:
+        processor().save_pretrained(folder)
     vocabulary(folder, shared)
     if family == "idefics3":
         tokenizer = transformers.BertTokenizer.from_pretrained(folder)
         tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(token) for token in TOKENS]})
         tokenizer.save_pretrained(folder)
-    return load_model({"model": f"{family}:{folder}", "weights": "random"}, device="cpu")
+    return load_model({"model": f"{family}:{folder}", "weights": "random", **regions}, device="cpu")
+
+
+def drawn(folder: Path, examples: Sequence[Example]) -> Path:
+    """Write regions that are drawn for the images of some examples."""
+    writer, draw = NpzWriter(folder), np.random.default_rng(0)
+    for name in sorted({Path(str(example.image)).stem for example in examples}):
+        corner = draw.random((BOXES, 2)).astype(np.float32) / 2
+        features = np.maximum(draw.normal(0, 1, (BOXES, WIDTH)), 0).astype(np.float32)
+        writer.write(name, Regions(np.hstack([corner, corner + 0.3]), features, (640, 480)))
+    return folder
 
 
 @contextmanager
-def each_by_itself() -> Iterator[None]:
-    """Let models run their encoder of images for every pair, as if no other one had the same image."""
+def each_by_itself(model: Encoder) -> Iterator[None]:
+    """Let a model run all that it has for every pair, as if no other one had the same text or image."""
 
-    def seen(self: Generative, batch: Sequence[Example]) -> tuple[list[Seen], list[int]]:
-        return [self.images.take(example) for example in batch], list(range(len(batch)))
+    def own(held: Iterable[object]) -> Distinct:
+        return distinct(range(len(list(held))))
 
-    with (
-        patch.object(Fusion, "grid", Pair.grid),
-        patch.object(Fusion, "neighbours", False),
-        patch.object(Generative, "_seen", seen),
-        patch.object(Generative, "neighbours", False),
-    ):
+    with ExitStack() as stack:
+        for module in (fusion, generative, lxmert):
+            stack.enter_context(patch.object(module, "distinct", own))
+        stack.enter_context(patch.object(model, "neighbours", False))
         yield
 
 
 @contextmanager
-def rows_for_every_pair() -> Iterator[None]:
-    """Let all layers of fusion encoders have rows of their own for every pair, whatever a layer reads."""
-    with patch.object(Fusion, "reads", {}):
+def rows_for_every_pair(model: Encoder) -> Iterator[None]:
+    """Let all layers of a model have rows of their own for every pair, whatever a layer reads."""
+    with patch.object(model, "reads", {}):
         yield
 
 
@@ -129,42 +143,45 @@ def main() -> None:
     """Time both models and print a page of Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shared", type=Path)
-    parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    examples = pairs(chosen.shared, chosen.pairs)
     print(
         "# What it costs to show an image with several texts\n\n"
         "Repeat with `python benchmarks/pairs.py SHARED > benchmarks/pairs.md`.\n\n"
-        f"{len(examples)} photographs of COCO with a caption each: matched, and with the mismatches of one seed, or of "
-        "three. Models of base size (idefics3: SmolVLM-256M, one tile an image), random weights, float32, one "
-        "thread; from examples to the shard on disk, in "
-        f"seconds of the processor; both ways in turn, median and range of {chosen.repeats} repetitions "
-        f"({platform.machine()}, torch {torch.__version__}). *Apart*: the encoder of images runs for every pair. The "
-        "last column is the largest difference of any number of any layer, as a share of the layer's largest.\n\n"
-        "| model | mismatches | pairs | together, s | apart / together | difference |\n|---|---:|---:|---:|---:|---:|"
+        "Photographs of COCO with a caption each: matched, and with the mismatches of one seed, or of three. "
+        "Models of base size (idefics3: SmolVLM-256M, one tile an image; lxmert: 36 drawn regions an image), "
+        "random weights, float32, one thread of a machine that others used as well; from examples to the "
+        f"shard on disk, in seconds of the processor; both ways in turn, median and range of {chosen.repeats} "
+        f"repetitions ({platform.machine()}, torch {torch.__version__}). *Together*: the encoder of images "
+        "runs once for each image of a batch, and of LXMERT the layers that see one side alone once for each "
+        "text or image. *Apart*: all runs for every pair. The last column is the largest difference of any "
+        "number of any layer, as a share of the layer's largest.\n\n"
+        "| model | mismatches | photographs | pairs | together, s | apart / together | difference |\n"
+        "|---|---:|---:|---:|---:|---:|---:|"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for family in chosen.models:
-            model = model_of(family, folder / family, chosen.shared)
+            examples = pairs(chosen.shared, MODELS[family][0])
+            model = model_of(family, folder / family, chosen.shared, examples)
             for seeds in (1, 3):
                 print(_line(family, model, examples, seeds, chosen.repeats, folder / f"{family}-{seeds}"), flush=True)
         print(
             "\n## What is kept\n\n"
-            f"{len(examples)} photographs, paired as above. *Once*: rows of the text encoder are kept once for each "
-            "text, those of the image encoder once for each image, and asked on the way of the first pair. *For every "
-            "pair*: all layers have rows of every pair. *Time*: seconds of the processor for every pair over those "
-            "once, both ways in turn.\n\n"
-            "| model | mismatches | texts, images, pairs | for every pair, MB | once, MB | time | "
-            "difference |\n|---|---:|---:|---:|---:|---:|---:|"
+            "Photographs, paired as above. *Once*: rows of layers that read the text alone are kept once for "
+            "each text, of those that read the image alone once for each image, and asked on the way of the "
+            "first pair. *For every pair*: all layers have rows of every pair. *Time*: seconds of the "
+            "processor for every pair over those once, one run of each.\n\n"
+            "| model | mismatches | texts, images, pairs | for every pair, MB | once, MB | time | difference |\n"
+            "|---|---:|---:|---:|---:|---:|---:|"
         )
-        for family in MODELS:
-            model = model_of(family, folder / f"{family}-again", chosen.shared)
+        for family in chosen.models:
+            examples = pairs(chosen.shared, MODELS[family][0])
+            model = model_of(family, folder / f"{family}-again", chosen.shared, examples)
             for seeds in (1, 3):
-                print(_kept(family, model, examples, seeds, chosen.repeats, folder / f"k-{family}-{seeds}"), flush=True)
+                print(_kept(family, model, examples, seeds, folder / f"k-{family}-{seeds}"), flush=True)
 
 
 def _asked(model: Encoder, examples: Sequence, seeds: int) -> list[Extraction]:  # type: ignore[type-arg]
@@ -174,16 +191,14 @@ def _asked(model: Encoder, examples: Sequence, seeds: int) -> list[Extraction]: 
     return [request(model, each, "input", "auto", digests) for each in shown]
 
 
-def _kept(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: int, folder: Path) -> str:  # type: ignore[type-arg]
-    asked = _asked(model, examples, seeds)
+def _kept(family: str, model: Encoder, examples: Sequence, seeds: int, folder: Path) -> str:  # type: ignore[type-arg]
+    asked, far = _asked(model, examples, seeds), 0.0
     model.encode([examples[0]])
-    ratios, far = [], 0.0
-    for number in range(repeats):
-        one, other = (Store(folder / f"{way}-{number}") for way in ("once", "every"))
-        once = timed(lambda one=one: compute(model, asked, one))
-        with rows_for_every_pair():
-            whole = _asked(model, examples, seeds)
-            ratios.append(timed(lambda other=other, whole=whole: compute(model, whole, other)) / once)
+    one, other = Store(folder / "once"), Store(folder / "every")
+    once = timed(lambda: compute(model, asked, one))
+    with rows_for_every_pair(model):
+        whole = _asked(model, examples, seeds)
+        ratio = timed(lambda: compute(model, whole, other)) / once
     for each, same in zip(asked, whole, strict=True):
         for layer in layers_of(same, other):
             a, b = features(each, one, layer).X, features(same, other, layer).X
@@ -193,9 +208,8 @@ def _kept(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: 
         len({str(each) for each in found})
         for found in zip(*((one.text, one.image, (one.text, one.image)) for one in inputs), strict=True)
     ]
-    told = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
     sizes = f"{size(other) / 1e6:.2f} | {size(one) / 1e6:.2f}"
-    return f"| {family} | {seeds} | {', '.join(map(str, counts))} | {sizes} | {told} | {far:.0e} |"
+    return f"| {family} | {seeds} | {', '.join(map(str, counts))} | {sizes} | {ratio:.2f} | {far:.0e} |"
 
 
 def _line(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: int, folder: Path) -> str:  # type: ignore[type-arg]
@@ -205,13 +219,14 @@ def _line(family: str, model: Encoder, examples: Sequence, seeds: int, repeats: 
     for number in range(repeats):
         one, other = (Store(folder / f"{way}-{number}") for way in ("together", "apart"))
         together.append(timed(lambda one=one: compute(model, asked, one)))
-        with each_by_itself():
+        with each_by_itself(model):
             apart = timed(lambda other=other: compute(model, asked, other))
         ratios.append(apart / together[-1])
     told = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
     count = len({(example.text, str(example.image)) for each in asked for example in each.examples})
     seconds = statistics.median(together)
-    return f"| {family} | {seeds} | {count} | {seconds:.1f} | {told} | {difference(asked, one, other):.0e} |"
+    far = difference(asked, one, other)
+    return f"| {family} | {seeds} | {len(examples)} | {count} | {seconds:.1f} | {told} | {far:.0e} |"
 
 
 if __name__ == "__main__":

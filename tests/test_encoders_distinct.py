@@ -10,8 +10,11 @@ import tiny_checkpoints as tiny
 import tiny_volta
 from vlprobe.encoders import load_model
 from vlprobe.encoders.distinct import distinct
+from vlprobe.encoders.encoder import side_of, sides_of
 from vlprobe.encoders.volta import Volta
-from vlprobe.extraction import ImageDigests, compute, features, layers_of, request
+from vlprobe.errors import BadRow
+from vlprobe.extraction import ImageDigests, compute, features, forwards, layers_of, left_out, request
+from vlprobe.extraction.questions import Heading
 from vlprobe.pairing import pair
 from vlprobe.store import Store
 from vlprobe.types import ROLES
@@ -80,7 +83,7 @@ def test_a_batch_runs_each_text_and_each_image_once_until_they_meet(model, rows)
                 np.testing.assert_array_equal(getattr(shared, what)[place, :count], getattr(alone, what)[0])
 
 
-def test_a_study_runs_each_image_once_until_it_meets_texts(model, rows, tmp_path):
+def test_a_study_runs_each_image_once_until_it_meets_texts_and_keeps_rows_of_one_side_once(model, rows, tmp_path):
     """Of ViLBERT no block is the image's alone, and its pairs come by the length of their texts."""
     texts = [f"{TEXTS[k % 3]} by a mat"[: 5 + 2 * k] for k in range(8)]
     examples = [replace(tiny.example(str(k), text, IMAGES[k // 2]), target=("x",)) for k, text in enumerate(texts)]
@@ -88,6 +91,18 @@ def test_a_study_runs_each_image_once_until_it_meets_texts(model, rows, tmp_path
     paired = (pair(examples, condition, "multimodal", seed, "test") for condition, seed in SHOWN)
     extractions = [request(model, each, "input", "auto", digests) for each in paired]
     compute(model, extractions, store)
+    distinct_pairs = {(one.text, one.image) for each in extractions for one in each.examples}
+    counts = {("text",): len(texts), ("image",): len(IMAGES), ("text", "image"): len(distinct_pairs)}
+    kept = {}
+    for shard in store._shards(extractions[0].home):
+        for section in shard.sections:
+            side = Heading.named(section).side
+            assert [x for x in model.layers if x in shard.layers(section)] == [
+                x for x in model.layers if side_of(model, x) == side
+            ]
+            kept[side] = kept.get(side, 0) + len(shard.rows(section)[1])
+    assert kept == {side: counts[needed] for side, needed in sides_of(model).items()}
+    assert len(forwards(extractions)) == len(distinct_pairs)
     assert model.neighbours == (model.kind != "vilbert" if isinstance(model, Volta) else True)
     if model.neighbours:
         assert max(rows["vision"]) <= len(IMAGES) < max(rows["meeting"])
@@ -98,6 +113,31 @@ def test_a_study_runs_each_image_once_until_it_meets_texts(model, rows, tmp_path
             np.testing.assert_allclose(
                 features(extraction, store, layer).X, features(extraction, alone, layer).X, atol=1e-5
             )
+
+
+def test_an_image_without_regions_leaves_the_text_of_its_pair(model, tmp_path, monkeypatch):
+    """And a text that is too long its image: what reads one side alone is then run on that side alone."""
+    read = type(model.images).read
+
+    def lacking(self, batch):
+        for one in batch:
+            if one.image == IMAGES[3]:
+                raise BadRow(one.place, "no regions")
+        return read(self, batch)
+
+    monkeypatch.setattr(type(model.images), "read", lacking)
+    held = [("a dog", IMAGES[3]), ("cats", IMAGES[0]), ("dog " * 90, IMAGES[1])]
+    examples = [replace(tiny.example(str(k), *one), target=("x",)) for k, one in enumerate(held)]
+    extraction, store = request(model, examples, "input", "auto", ImageDigests()), Store(tmp_path)
+    compute(model, [extraction], store, bad_rows="skip")
+    wanted = {("text",): ["0", "1"], ("image",): ["1", "2"], ("text", "image"): ["1"]}
+    for layer in model.layers:
+        found = features(extraction, store, layer)
+        assert found.id.tolist() == wanted[sides_of(model)[side_of(model, layer)]]
+        if layer == "language.1":
+            (whole,) = (one for one in model.encode([examples[1]]) if one.layer == layer)
+            np.testing.assert_allclose(found.X[1], whole.states[0, 0], atol=1e-5)
+    assert len(left_out(model, extraction, store, "skip")) == len(set(left_out(model, extraction, store, "skip"))) > 0
 
 
 @pytest.mark.parametrize("kind", ["vl-bert", "uniter"])

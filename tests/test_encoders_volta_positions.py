@@ -8,6 +8,7 @@ import tiny_checkpoints as tiny
 import tiny_volta
 from tiny_volta import FEATURES, KINDS, ONE, SMALL, STATES, close
 from vlprobe.encoders import load_model
+from vlprobe.encoders.encoder import side_of, sides_of
 from vlprobe.errors import BadRow, CheckpointError
 from vlprobe.pooling import pool
 from vlprobe.regions.source import RegionSource
@@ -185,13 +186,23 @@ def test_one_modality_alone(prototypes, regions, kind):
 
 
 @pytest.mark.parametrize("kind", ["vilbert", "lxmert", "vl-bert"])
-def test_architectures_that_need_both_refuse_one(prototypes, regions, kind):
+def test_architectures_that_need_both_bring_of_one_what_reads_it_alone(prototypes, regions, kind):
     model = model_at(prototypes[kind])
     assert model.needs == ("text", "image")
-    with pytest.raises(BadRow, match="file, row 8: example 8 has no text, and controlled V?i?L.* needs one"):
-        model.encode([tiny.example("8", None, PAIR.image)])
-    with pytest.raises(BadRow, match="file, row 8: example 8 has no image"):
-        model.encode([tiny.example("8", "a dog")])
+    both = {one.layer: one for one in model.encode([PAIR])}
+    for lone in (tiny.example("8", None, PAIR.image), tiny.example("8", PAIR.text)):
+        side = "image" if lone.text is None else "text"
+        for one in model.encode([lone]):
+            alone = sides_of(model)[side_of(model, one.layer)] == (side,)
+            assert alone == bool(one.states.shape[1])
+            if alone:
+                close(one.states, both[one.layer].states, 1e-6)
+    wanted = {"vilbert": {"text": 2, "image": 2}, "lxmert": {"text": 3, "image": 3}, "vl-bert": {"text": 0, "image": 1}}
+    found = [sides_of(model)[side_of(model, layer)] for layer in model.layers]
+    assert {side: found.count((side,)) for side in ("text", "image")} == wanted[kind]
+    for batch in ([PAIR, tiny.example("8", None, PAIR.image)], [PAIR, tiny.example("8", "a dog")]):
+        with pytest.raises(BadRow, match="file, row 8: example 8 has no (text|image)"):
+            model.encode(batch)
 
 
 def test_what_is_not_there_is_a_bad_row(prototypes, regions):

@@ -63,7 +63,7 @@ def rows_in(store, home):
     found = {}
     for shard in store._shards(home):
         for section in shard.sections:
-            stream = Heading.named(section).stream
+            stream = Heading.named(section).side
             assert {layer.partition(".")[0] for layer in shard.layers(section)} == {stream}
             found[stream] = found.get(stream, 0) + len(shard.rows(section)[1])
     return found
@@ -103,13 +103,13 @@ def test_no_tower_is_run_for_its_own_rows(model, tmp_path):
     passes = list(forwards(extractions))
     assert len(passes) == len(pairs) == missing(extractions, Store(tmp_path))
     assert {(each.example.text, each.example.image) for each in passes} == pairs
-    asking = [(Heading.named(q.section).stream, q.name) for each in passes for q in each.questions]
+    asking = [(Heading.named(q.section).side, q.name) for each in passes for q in each.questions]
     assert len(asking) == len(set(asking))
     if "language" in extractions[0].sides:
         first = {}
         for place, each in enumerate(passes):
             first.setdefault(each.example.text, place)
-        streams = [{Heading.named(q.section).stream for q in each.questions} for each in passes]
+        streams = [{Heading.named(q.section).side for q in each.questions} for each in passes]
         assert [place for place, found in enumerate(streams) if "language" in found] == sorted(first.values())
 
 
@@ -139,7 +139,7 @@ def test_what_was_run_alone_is_not_asked_of_pairs(flava, tmp_path):
     alone = [asked(flava, "text-only"), asked(flava, "image-only")]
     compute(flava, alone, store)
     passes = forwards([asked(flava)]).lacking(alone[0].home, store)
-    streams = {Heading.named(q.section).stream for each in passes for q in each.questions}
+    streams = {Heading.named(q.section).side for each in passes for q in each.questions}
     assert streams == {"joint"}
 
 
@@ -148,14 +148,14 @@ def test_what_is_asked_of_towers_is_not_lost_where_texts_are_cut_into_words_in_t
 
     class Joint:
         def holds(self, home, section, names):
-            return np.full(len(names), Heading.named(section).stream == "joint")
+            return np.full(len(names), Heading.named(section).side == "joint")
 
     whole = [replace(example, words=((0, len(example.text)),)) for example in EXAMPLES]
     extractions = [asked(flava, unit="word", how="first"), asked(flava, examples=whole, unit="region", how="box")]
     waiting = forwards(extractions).lacking("home", Joint())
     found = {(q.section, q.name) for each in waiting for q in each.questions}
     every = {address for each in extractions for side in each.sides.values() for address in side.addresses()}
-    assert found == {(section, name) for section, name in every if Heading.named(section).stream != "joint"}
+    assert found == {(section, name) for section, name in every if Heading.named(section).side != "joint"}
     assert {section for section, _ in found} == {"word:first:text:language", "region:box:image:vision"}
     assert all(question.example.words == each.example.words for each in waiting for question in each.questions)
 

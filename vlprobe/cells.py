@@ -76,7 +76,7 @@ class Cell:
     drawn: Mapping[tuple[str, int], str]
     """(example id, unit) -> label of the control task; empty: there is none."""
     keys: Mapping[str, str]
-    """Stream, as in `Extraction.sides` -> content address of its inputs, of targets, parts and seed."""
+    """Side, as in `Extraction.sides` -> content address of its inputs, of targets, parts and seed."""
     streaming: bool = False
     """Whether its representations go by and are not kept: then one probe listens, `streaming`."""
 
@@ -131,7 +131,7 @@ class Cell:
     def _address(self, layer: str, probe: str, control: str) -> str:
         """Return the content address of one result; `linear` is not named, being what there is where none is."""
         named = () if probe in ("", "linear") else (probe,)
-        key = self.keys["" if "" in self.keys else layer.partition(".")[0]]
+        key = self.keys["" if "" in self.keys else self.trained.side(layer)]
         return digest(key, layer, control, *named)
 
 

@@ -317,7 +317,8 @@ def _cells(
                 was_put[alike] = was_put.get(alike) or put(model, shown[each], task.unit, how, asked.images)
                 inputs[each] = addressed(model, was_put[alike], file.numbers)
             trained, tested = (inputs[each] for each in simple)
-            layers = tuple(layer for layer in chosen[model.name] if trained.knows(layer) and tested.knows(layer))
+            known = [layer for layer in model.layers if trained.knows(layer) and tested.knows(layer)]
+            layers = tuple(layer for layer in chosen[model.name] if layer in known)
             if trained.unit != "input":  # a pooler is one vector for the whole input
                 layers = tuple(layer for layer in layers if not layer.endswith(WHOLE))
             lost = _unpooled(trained) or _unpooled(tested) or ("" if layers else "it gives none of the layers anything")
@@ -337,7 +338,7 @@ def _cells(
                     tested=tested,
                     parts=asked.parts,
                     layers=layers,
-                    zeroth=_zeroth(layers, model) if "layer-0" in file.controls else (),
+                    zeroth=_zeroth(layers, known) if "layer-0" in file.controls else (),
                     probes=tuple(probe for probe, why in why_not.items() if not why),
                     controls=tuple(file.controls),
                     surfaces={k: each for k, each in beside.items() if each.stands_beside(model.modalities)},
@@ -366,14 +367,14 @@ def _control_task(file: StudyFile, asked: _Asked, read: Collection[str], notes: 
     return found
 
 
-def _zeroth(layers: Sequence[str], model: Profile) -> tuple[str, ...]:
-    """Return the layers 0 of the streams of some layers, where they are not among them."""
+def _zeroth(layers: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
+    """Return the layers 0 of the streams of some layers, where they are known and not among them."""
     first = dict.fromkeys(f"{layer.partition('.')[0]}.0" for layer in layers)
-    return tuple(layer for layer in first if layer in model.layers and layer not in layers)
+    return tuple(layer for layer in first if layer in known and layer not in layers)
 
 
 def _keys(trained: Extraction, tested: Extraction, asked: _Asked) -> dict[str, str]:
-    """Return stream -> content address of what its probes depend on: conditions share what does not differ."""
+    """Return side -> content address of what its probes depend on: conditions share what does not differ."""
     rows = (
         [example.id, SPLITS[part], example.group, example.target]
         for example, part in zip(trained.examples, asked.part.tolist(), strict=True)
@@ -383,9 +384,9 @@ def _keys(trained: Extraction, tested: Extraction, asked: _Asked) -> dict[str, s
         return {"": digest(PROBE_VERSION, trained.pairs, tested.pairs, rows, asked.seed, name, classes)}
     same = digest(rows, asked.seed, name, classes)
     return {
-        stream: digest(PROBE_VERSION, paired, tested.paired[stream], same)
-        for stream, paired in trained.paired.items()
-        if stream in tested.paired
+        side: digest(PROBE_VERSION, paired, tested.paired[side], same)
+        for side, paired in trained.paired.items()
+        if side in tested.paired
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from vlprobe.encoders.encoder import Encoder
 from vlprobe.encoders.text import TextReader
 from vlprobe.errors import BadRow, CheckpointError
 from vlprobe.regions.source import RegionSource
-from vlprobe.types import ROLES, Example, Hidden, Regions
+from vlprobe.types import ROLES, Example, Hidden, Modality, Regions
 
 LAYER = "regions.0"
 """Address of the raw region features: what the detector knows, before the model has done anything."""
+REGIONS: Mapping[str, tuple[Modality, ...]] = {"regions": ("image",)}
+"""What they read, as in `Encoder.reads`."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class RegionEncoder(Encoder):
     """An encoder of texts and of regions of images; what it reads them with, a family sets up in its constructor."""
 
     modalities = ("text", "image")
+    reads: Mapping[str, tuple[Modality, ...]] = MappingProxyType(REGIONS)
 
     text: TextReader
     """Cuts texts into pieces."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from vlprobe.types import Example, Hidden, Modality
 
@@ -33,10 +33,10 @@ class Encoder(ABC):
     needs: tuple[Modality, ...] = ()
     """Modalities that it cannot do without. A joint model that also takes a text alone, or an image alone,
     leaves this empty; what it is not given is None in the example."""
-    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {}
-    """Stream -> what it depends on and cannot do without, whatever else the model is given: rows of one that reads the
-    text alone are kept once, whatever the text is paired with. A stream that is not here may depend on all that the
-    model reads, and do with a part of it."""
+    reads: Mapping[str, tuple[Modality, ...]] = MappingProxyType({})
+    """Stream, or a layer of one that reads less than others of it -> what it depends on and cannot do without, whatever
+    else the model is given: rows of one that reads the text alone are kept once, whatever the text is paired with. A
+    stream that is not here may depend on all that the model reads, and do with a part of it."""
     masks: bool = True
     """Whether it was trained with a token for a masked word; a model that reads no text leaves this as it is."""
     neighbours: bool = False
@@ -71,7 +71,7 @@ class Encoder(ABC):
         """Return one `Hidden` per layer of `layers`, in that order.
 
         A model whose two towers never meet leaves out the layers of a tower that it is given nothing for. Given one
-        side alone, it brings the states of a stream that reads that side (`reads`), unless it `needs` the other.
+        side alone, it brings the states of the layers that read that side (`reads`).
         What an example's states are must not depend on the rest of the batch.
 
         Args:
@@ -138,11 +138,6 @@ class Profile:
     masks: bool
     """As in `Encoder`."""
 
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """Streams that its layers are of, in the order of its layers."""
-        return tuple(dict.fromkeys(layer.partition(".")[0] for layer in self.layers))
-
 
 def profile(encoder: Encoder) -> Profile:
     """Return what is known of an encoder; nothing of it leads back to its network."""
@@ -159,3 +154,17 @@ def profile(encoder: Encoder) -> Profile:
         reads=dict(encoder.reads),
         masks=encoder.masks,
     )
+
+
+def side_of(known: Encoder | Profile, layer: str) -> str:
+    """Return what is asked the same as a layer: its stream, or those of the stream that read less: `language:text`."""
+    stream = layer.partition(".")[0]
+    return f"{stream}:{'+'.join(known.reads[layer])}" if layer in known.reads else stream
+
+
+def sides_of(known: Encoder | Profile) -> dict[str, tuple[Modality, ...]]:
+    """Return side (`side_of`) -> what its layers read, empty for all that there is, in the order of the layers."""
+    return {
+        side_of(known, layer): known.reads.get(layer, known.reads.get(layer.partition(".")[0], ()))
+        for layer in known.layers
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -30,11 +30,13 @@ class Fusion(Pair):
     """
 
     neighbours = True
-    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {
-        "language": ("text",),
-        "vision": ("image",),
-        "joint": ("text", "image"),
-    }
+    reads: Mapping[str, tuple[Modality, ...]] = MappingProxyType(
+        {
+            "language": ("text",),
+            "vision": ("image",),
+            "joint": ("text", "image"),
+        }
+    )
 
     @abstractmethod
     def states(self, pieces: Pieces | None, grid: Grid | None) -> Mapping[str, torch.Tensor]:

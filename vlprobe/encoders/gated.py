@@ -195,7 +195,7 @@ class Stack(nn.Module):
     def __init__(self, config: Any, sublayers: SubLayers) -> None:
         super().__init__()
         width = config.hidden_size
-        self.layer, self.alone = nn.ModuleList(), sublayers.alone
+        self.layer, self.alone, self.one_stream = nn.ModuleList(), sublayers.alone, sublayers.one_stream
         for number in range(sublayers.count):
             reads, prefixes = sublayers.reads(number), sublayers.prefixes(number)
             self.layer.append(
@@ -207,7 +207,7 @@ class Stack(nn.Module):
     def forward(
         self, states: States, masks: Mapping[Side, torch.Tensor], pairs: Mapping[Side, Distinct]
     ) -> list[States]:
-        """Return what goes in, and what every sub-layer puts out.
+        """Return what goes in, and what every sub-layer puts out; of one of two streams, those before they meet.
 
         Args:
             states: (thing, position, width) of each side.
@@ -223,7 +223,7 @@ class Stack(nn.Module):
         for sublayer in self.layer[: self.alone]:
             found.append(sublayer(found[-1], bias))
         found, bias = [_met(each, pairs) for each in found], _met(bias, pairs)
-        for sublayer in self.layer[self.alone :]:
+        for sublayer in self.layer[self.alone :] if self.one_stream or len(states) > 1 else ():
             found.append(sublayer(found[-1], bias))
         return found
 

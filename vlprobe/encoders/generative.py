@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Generative(Encoder):
     modalities = ("text", "image")
     masks = False
     neighbours = True
-    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {"vision": ("image",)}
+    reads: Mapping[str, tuple[Modality, ...]] = MappingProxyType({"vision": ("image",)})
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.row = ROWS[checkpoint.model_type]

@@ -11,17 +11,17 @@ import transformers
 
 from vlprobe.device import moved
 from vlprobe.digest import digest
-from vlprobe.encoders.boxes import LAYER, RegionEncoder, RegionReader
+from vlprobe.encoders.boxes import LAYER, REGIONS, RegionEncoder, RegionReader, nothing
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.distinct import Distinct, distinct
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.processors import load_tokenizer
 from vlprobe.encoders.taps import pooled, residual_blocks
-from vlprobe.encoders.text import TextReader, need_text, of_text
+from vlprobe.encoders.text import TextReader, need_text, need_text_or_image, of_text
 from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
-from vlprobe.types import Example, Hidden
+from vlprobe.types import Example, Hidden, Modality
 
 CLASSES = {"lxmert": "LxmertModel"}
 BASE = {
@@ -46,11 +46,11 @@ class StreamStates:
     """What the model makes of a batch."""
 
     language: tuple[torch.Tensor, ...]
-    """(batch, text position, width) each: embeddings, language layers, cross layers."""
+    """(batch, text position, width) each: embeddings, language layers, cross layers; empty: there was no text."""
     vision: tuple[torch.Tensor, ...]
-    """(batch, region, width) each: embeddings, object layers, cross layers."""
-    pooler: torch.Tensor
-    """(batch, width): of the last language state's [CLS]."""
+    """(batch, region, width) each: embeddings, object layers, cross layers; empty: there was no image."""
+    pooler: torch.Tensor | None
+    """(batch, width): of the last language state's [CLS], where it has met an image."""
 
 
 class Lxmert(RegionEncoder):
@@ -58,7 +58,7 @@ class Lxmert(RegionEncoder):
 
     The last layers of both streams are the cross layers: with 9 language, 5 object and 5 cross layers, cross layer k
     gives `language.(9+k)` and `vision.(5+k)`. The cross layers cannot run one stream alone, so both inputs are needed.
-    The layers below them are run once for a text, or an image, that several examples of a batch hold.
+    The layers below them read one side alone, and run once for a text, or an image, that several examples hold.
     Any number of regions is taken (trained with 36), and texts up to the 512 positions (the original's fine-tuning
     cuts them to 20 tokens; here none is cut).
 
@@ -66,7 +66,7 @@ class Lxmert(RegionEncoder):
         CheckpointError: the checkpoint is incomplete, has no fitting tokenizer, or other regions.
     """
 
-    needs = ("text", "image")
+    needs: tuple[Modality, ...] = ("text", "image")
     neighbours = True
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, regions: RegionSource) -> None:
@@ -85,6 +85,12 @@ class Lxmert(RegionEncoder):
                 ("cross", "x_layers", config.x_layers),
             )
         }
+        self.reads = {
+            **REGIONS,
+            **{f"language.{k}": ("text",) for k in range(1 + len(self.blocks["language"]))},
+            **{f"vision.{k}": ("image",) for k in range(1 + len(self.blocks["vision"]))},
+            **dict.fromkeys(("language", "vision"), self.needs),
+        }
         self.revision = digest(checkpoint.revision, regions.revision)
         self.stage = stage(loaded.heads, config.hidden_size, config.num_qa_labels)
         self.left_out = loaded.left_out
@@ -102,31 +108,48 @@ class Lxmert(RegionEncoder):
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the states of both streams, the pooler's output.
 
+        Given one side alone, the layers that read the other have no positions.
+
         Raises:
-            BadRow: no text or no image; an image without regions; a text of more tokens than the model has positions.
+            BadRow: neither text nor image, or not the same of both throughout; an image without regions; a text of more
+                tokens than the model has positions.
         """
-        need_text(batch)
+        need_text_or_image(batch)
         texts, images = distinct(one.text for one in batch), distinct(one.image for one in batch)
-        regions = self.images.read([batch[place] for place in images.first]).on(self.device)
-        pieces = self.text.read(batch)
-        once = pieces.once(texts)
-        given = once.ids, once.mask, regions.features, regions.boxes, regions.mask
-        found, regions = self.states(*given, pairs=(texts, images)), regions.each(images)
-        positions = of_text(pieces)
-        wordless = np.full(regions.role.shape, -1, dtype=np.int32)
-        hidden = [regions.hidden()]
-        for k, state in enumerate(found.language):
-            hidden.append(Hidden(f"language.{k}", state, *positions))
-        for k, state in enumerate(found.vision):
-            hidden.append(Hidden(f"vision.{k}", state, regions.role, wordless, regions.box))
-        return hidden + ([pooled("language.pooler", found.pooler)] if self.pooler else [])
+        pieces = regions = None
+        given: dict[str, torch.Tensor] = {}
+        if any(one.text is not None for one in batch):
+            need_text(batch)
+            pieces = self.text.read(batch)
+            once = pieces.once(texts)
+            given = {"ids": once.ids, "text_mask": once.mask}
+        if any(one.image is not None for one in batch):
+            seen = self.images.read([batch[place] for place in images.first]).on(self.device)
+            given |= {"features": seen.features, "boxes": seen.boxes, "region_mask": seen.mask}
+            regions = seen.each(images)
+        found = self.states(**given, pairs=(texts, images))
+        states = {f"language.{k}": state for k, state in enumerate(found.language)}
+        states |= {f"vision.{k}": state for k, state in enumerate(found.vision)}
+        what = {"language": of_text(pieces)} if pieces else {}
+        hidden = []
+        if regions:
+            what["vision"] = regions.role, np.full(regions.role.shape, -1, dtype=np.int32), regions.box
+            hidden.append(regions.hidden())
+        for layer, width in list(self.layers.items())[len(hidden) :]:
+            if layer == "language.pooler" and found.pooler is not None:
+                hidden.append(pooled(layer, found.pooler))
+            elif layer in states:
+                hidden.append(Hidden(layer, states[layer], *what[layer.partition(".")[0]]))
+            else:
+                hidden.append(nothing(layer, len(batch), width, self.device))
+        return hidden
 
     def states(
         self,
-        ids: torch.Tensor,
-        text_mask: torch.Tensor,
-        features: torch.Tensor,
-        boxes: torch.Tensor,
+        ids: torch.Tensor | None = None,
+        text_mask: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        boxes: torch.Tensor | None = None,
         region_mask: torch.Tensor | None = None,
         segments: torch.Tensor | None = None,
         pairs: tuple[Distinct, Distinct] | None = None,
@@ -134,33 +157,42 @@ class Lxmert(RegionEncoder):
         """Run the model on tensors, block by block: below the cross layers, each stream by itself.
 
         Args:
-            ids: (text, text position) token ids, [CLS] first.
+            ids: (text, text position) token ids, [CLS] first; None: there is no text.
             text_mask: (text, text position), 0 is padding.
-            features: (image, region, width of the region features).
+            features: (image, region, width of the region features); None: there is no image.
             boxes: (image, region, 4): x1, y1, x2, y2 as fractions of the image.
             region_mask: (image, region), 0 is padding; None: all are regions.
             segments: (text, text position) rows of the table of token types; None: all 0.
             pairs: which texts and which images meet in the batch; None: each text the image of the same row.
         """
-        network, encoder = self.model, self.model.encoder
-        ids, features, boxes = (moved(tensor, self.device) for tensor in (ids, features, boxes))
-        types = torch.zeros_like(ids) if segments is None else moved(segments, self.device)
-        hidden = self._hidden(text_mask), None if region_mask is None else self._hidden(region_mask)
+        network, language, vision = self.model, [], []
+        words, seen = (None if mask is None else self._hidden(mask) for mask in (text_mask, region_mask))
         with as_asked(self.device):
-            language, vision = [network.embeddings(ids, types)], [encoder.visn_fc(features, boxes)]
-            for stream, blocks, bias in zip((language, vision), ("language", "vision"), hidden, strict=True):
-                for block in self.blocks[blocks]:
-                    stream.append(block(stream[-1], bias)[0])
-            words, seen = hidden
+            if ids is not None:
+                ids = moved(ids, self.device)
+                types = torch.zeros_like(ids) if segments is None else moved(segments, self.device)
+                language = self._alone("language", network.embeddings(ids, types), words)
+            if features is not None and boxes is not None:
+                given = moved(features, self.device), moved(boxes, self.device)
+                vision = self._alone("vision", network.encoder.visn_fc(*given), seen)
             if pairs is not None:
                 texts, images = pairs
                 language, vision = [texts.each(one) for one in language], [images.each(one) for one in vision]
-                words, seen = texts.each(words), None if seen is None else images.each(seen)
+                words, seen = words if words is None else texts.each(words), seen if seen is None else images.each(seen)
+            if not (language and vision):
+                return StreamStates(tuple(language), tuple(vision), None)
             for block in self.blocks["cross"]:
                 met = block(language[-1], words, vision[-1], seen)
                 language.append(met[0])
                 vision.append(met[1])
             return StreamStates(tuple(language), tuple(vision), network.pooler(language[-1]))
+
+    def _alone(self, stream: str, embedded: torch.Tensor, bias: torch.Tensor | None) -> list[torch.Tensor]:
+        """Return what a stream has before it meets the other, and what each of its blocks below puts out."""
+        found = [embedded]
+        for block in self.blocks[stream]:
+            found.append(block(found[-1], bias)[0])
+        return found
 
     def _hidden(self, mask: torch.Tensor) -> torch.Tensor:
         """Return what is added to scores, (batch, 1, 1, position): very negative in padding."""

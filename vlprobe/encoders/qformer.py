@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class QFormer(Fusion):
     """
 
     masks = False
-    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {"vision": ("image",)}
+    reads: Mapping[str, tuple[Modality, ...]] = MappingProxyType({"vision": ("image",)})
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         loaded = load_network(checkpoint, {"blip-2": QFormerNetwork}, device)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vlprobe.digest import generator
-from vlprobe.encoders.encoder import Encoder
+from vlprobe.encoders.encoder import Encoder, side_of, sides_of
 from vlprobe.types import ROLES, Example, Hidden, Modality
 
 NONE, WORD, PATCH = (ROLES.index(role) for role in ("", "word", "patch"))
@@ -38,7 +38,7 @@ def faults(encoder: Encoder) -> list[str]:
     """Return what is wrong with how an encoder reads its model, in words; nothing where all is well.
 
     Two batches are run: three examples of unlike lengths, then the second of them beside its twin, in which one word
-    and one square of the image are others; where a stream is said to read one side alone (`Encoder.reads`), both with
+    and one square of the image are others; where a layer is said to read one side alone (`Encoder.reads`), both with
     the other's image, too. So it is seen that
 
     * layers come in the promised order, width and shape, finite, no two of them the same;
@@ -47,7 +47,7 @@ def faults(encoder: Encoder) -> list[str]:
     * every word has its positions, and the word that is another moves those and not the ones before it, which an image
       that is another may (VL-BERT's words hold a part of it);
     * the square that is another moves the patches that lie in it, and none that lie apart;
-    * a stream that reads the text alone is the same with another image, one of the image alone with another text.
+    * a layer that reads the text alone is the same with another image, one of the image alone with another text.
 
     Args:
         encoder: one that encodes any text and image: inside `Encoder.rehearsal`.
@@ -160,8 +160,8 @@ def _moved_by_company(layer: Hidden, beside: Hidden, coarse: bool) -> list[str]:
 
 
 def _moved_by_the_other_side(encoder: Encoder, twins: Hidden, coarse: bool) -> list[str]:
-    """Say that a stream that is said to read one side is not the same with the twin's other side."""
-    sides = encoder.reads.get(twins.layer.partition(".")[0], ())
+    """Say that a layer that is said to read one side is not the same with the twin's other side."""
+    sides = sides_of(encoder)[side_of(encoder, twins.layer)]
     if len(sides) != 1 or len(encoder.modalities) == 1:
         return []
     partner = {"text": 2, "image": 3}[sides[0]]  # the example with its twin's image, the twin with the example's

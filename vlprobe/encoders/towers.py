@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -97,7 +98,7 @@ class Towers(Pair):
     towers are run.
     """
 
-    reads: ClassVar[Mapping[str, tuple[Modality, ...]]] = {"language": ("text",), "vision": ("image",)}
+    reads: Mapping[str, tuple[Modality, ...]] = MappingProxyType({"language": ("text",), "vision": ("image",)})
     masks = False
 
     @abstractmethod

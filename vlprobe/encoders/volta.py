@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ import torch
 
 from vlprobe.device import moved
 from vlprobe.digest import digest
-from vlprobe.encoders.boxes import LAYER, RegionBatch, RegionEncoder, RegionReader, nothing
+from vlprobe.encoders.boxes import LAYER, REGIONS, RegionBatch, RegionEncoder, RegionReader, nothing
 from vlprobe.encoders.checkpoint import Checkpoint
 from vlprobe.encoders.distinct import Distinct, distinct
 from vlprobe.encoders.gated import GatedNetwork
@@ -23,7 +24,7 @@ from vlprobe.encoders.text import Pieces, Positions, TextReader, need_text_or_im
 from vlprobe.errors import BadRow
 from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
-from vlprobe.types import ROLES, Example, Hidden
+from vlprobe.types import ROLES, Example, Hidden, Modality
 
 POOLERS = ("language.pooler", "vision.pooler", "joint.pooler")
 ALONE = ("uniter", "visualbert")
@@ -66,7 +67,7 @@ class Volta(RegionEncoder):
         self.model, self.device = loaded.model, device
         config, sublayers = self.model.config, self.model.sublayers
         self.kind, self.one_stream = config.image_embeddings, sublayers.one_stream
-        self.apart = self.kind in IMAGE_EMBEDDINGS
+        self.apart = self.kind in IMAGE_EMBEDDINGS and not self.one_stream
         self.neighbours = self.apart and any(number < sublayers.alone for number in sublayers.vv)
         self.needs = () if self.one_stream and self.kind in ALONE else ("text", "image")
         self.images = RegionReader(regions, config.v_feature_size, checkpoint.source)
@@ -84,6 +85,16 @@ class Volta(RegionEncoder):
         }
         if self.one_stream:
             self.blocks = {"joint": self.blocks["language"]}
+        self.reads = dict(REGIONS)
+        if self.apart:
+            sides: dict[str, tuple[Modality, ...]] = {"language": ("text",), "vision": ("image",)}
+            self.reads |= {
+                f"{stream}.{k}": sides[stream]
+                for stream, ends in self.blocks.items()
+                for k, end in enumerate(ends)
+                if end <= sublayers.alone
+            }
+            self.reads |= dict.fromkeys((*sides, "joint"), self.needs)
         names = [f"{stream}.{k}" for stream, ends in self.blocks.items() for k in range(len(ends))]
         self.layers = {LAYER: config.v_feature_size} | dict.fromkeys(names, config.hidden_size)
         self.layers |= dict.fromkeys(POOLERS, config.pooler_size)
@@ -91,13 +102,17 @@ class Volta(RegionEncoder):
     def encode(self, batch: Sequence[Example]) -> list[Hidden]:
         """Return the region features, the states of every stream, the poolers' output.
 
+        Given one side alone, the layers that need the other have no positions.
+
         Raises:
-            BadRow: neither text nor image, one of them for an architecture that needs both, or not the same of both
-                throughout; an image without regions; a text of more tokens than the model has positions.
+            BadRow: neither text nor image, or not the same of both throughout; an image without regions; a text of more
+                tokens than the model has positions.
         """
         pairs = self._pairs(batch)
         pieces, seen = self._read(batch, pairs["vision"])
-        states = self.states(inputs(pieces and pieces.once(pairs["text"]), seen), pairs)
+        states: dict[str, torch.Tensor] = {}
+        if self.apart or not self.needs or (pieces and seen):
+            states = self.states(inputs(pieces and pieces.once(pairs["text"]), seen), pairs)
         regions = seen and seen.on(self.device).each(pairs["vision"])
         known = self._positions(pieces, regions)
         hidden = [regions.hidden() if regions else self._nothing(LAYER, batch)]
@@ -120,14 +135,16 @@ class Volta(RegionEncoder):
         Returns:
             Address -> (batch, position, width), in `joint` the text with its padding first; of a pooler (batch, width).
         """
-        there = Inputs(*(None if one is None else moved(one, self.device) for one in vars(given).values()))
+        on = Inputs(*(None if one is None else moved(one, self.device) for one in vars(given).values()))
         with as_asked(self.device):
-            found = self.model(there, pairs)
-            layers: dict[str, torch.Tensor] = dict(self.model.pooled(found[-1]))
+            found = self.model(on, pairs)
+            whole = len(found) > self.model.sublayers.count
+            layers: dict[str, torch.Tensor] = dict(self.model.pooled(found[-1])) if whole else {}
             for stream, ends in self.blocks.items():
                 sides = {"language": ("text",), "vision": ("vision",), "joint": ("text", "vision")}[stream]
-                for k, end in enumerate(ends):
-                    layers[f"{stream}.{k}"] = torch.cat([found[end][x] for x in sides if x in found[end]], dim=1)
+                if there := [side for side in sides if side in found[0]]:
+                    for k, end in enumerate(ends[: bisect(ends, len(found) - 1)]):
+                        layers[f"{stream}.{k}"] = torch.cat([found[end][side] for side in there], dim=1)
         return layers
 
     def _pairs(self, batch: Sequence[Example]) -> dict[Side, Distinct]:
@@ -141,11 +158,10 @@ class Volta(RegionEncoder):
         """Return the batch's texts, and the regions of its images, None for what none of its examples has."""
         need_text_or_image(batch)
         texts = [example for example in batch if example.text is not None]
-        if len(texts) < len(batch) and (texts or "text" in self.needs):
+        if texts and len(texts) < len(batch):
             lone = next(example for example in batch if example.text is None)
-            why = f"controlled {TITLES[self.kind]} needs one" if self.needs else "others of its batch have one"
-            raise BadRow(lone.place or lone.id, f"example {lone.id} has no text, and {why}")
-        pictured = "image" in self.needs or any(example.image is not None for example in batch)
+            raise BadRow(lone.place or lone.id, f"example {lone.id} has no text, and others of its batch have one")
+        pictured = any(example.image is not None for example in batch)
         regions = self.images.read([batch[place] for place in images.first]) if pictured else None
         return self.text.read(batch) if texts else None, regions
 

@@ -87,8 +87,8 @@ def left_out(encoder: Encoder | Profile, extraction: Extraction, store: Store, b
         BadRow: there is one, under `bad_rows="error"`: kept by an earlier run that was told to skip.
     """
     lines: dict[str, None] = {}
-    for stream, questions in extraction.sides.items():
-        reader = f"{encoder.name}, layers of {stream}" if stream else encoder.name
+    for side, questions in extraction.sides.items():
+        reader = f"{encoder.name}, layers of {side.partition(':')[0]}" if side else encoder.name
         why = {section: store.skipped(extraction.home, section) for section in questions.kinds}
         refused = [bytes.fromhex(name) for names in why.values() for name in names]
         if not refused:

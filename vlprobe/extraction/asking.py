@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vlprobe.digest import digest, image_digest
-from vlprobe.encoders.encoder import Encoder, Profile, profile
+from vlprobe.encoders.encoder import Encoder, Profile, profile, side_of, sides_of
 from vlprobe.examples import Examples
 from vlprobe.extraction.questions import LENGTH, MODALITIES, Extraction, Heading, Questions
 from vlprobe.images import open_image
@@ -122,21 +122,19 @@ def put(known: Profile, examples: Sequence[Example], unit: Unit, how: str, image
     sides: dict[str, Questions] = {}
     host: Questions | None = None
     apart = _apart(known, seen, how)
-    for stream, needed in sorted(apart.items(), key=lambda each: len(each[1]) == 1):  # where both meet comes first
+    for side, needed in sorted(apart.items(), key=lambda each: len(each[1]) == 1):  # where both meet comes first
         shown = seen.changed(partial(show, modalities=needed)) if needed else seen
-        sides[stream] = _questions(shown, unit, how, images, stream)
+        sides[side] = _questions(shown, unit, how, images, side)
         if len(needed) != 1:
-            host = host or sides[stream]
+            host = host or sides[side]
         elif host is not None:
-            sides[stream] = replace(
-                sides[stream], examples=host.examples, inputs=host.inputs, words=host.words, along=True
-            )
-    return Put({stream: sides[stream] for stream in apart} or {"": _questions(seen, unit, how, images)}, unit, how)
+            sides[side] = replace(sides[side], examples=host.examples, inputs=host.inputs, words=host.words, along=True)
+    return Put({side: sides[side] for side in apart} or {"": _questions(seen, unit, how, images)}, unit, how)
 
 
 def reads(known: Profile) -> tuple[object, ...]:
     """Return what `put` depends on of a model: models that agree in it are asked the same."""
-    return tuple(known.modalities), tuple(known.reads.items()), known.streams
+    return tuple(known.modalities), tuple(sides_of(known).items()) if known.reads else ()
 
 
 def addressed(known: Profile, asked: Put, numbers: Numbers = FULL) -> Extraction:
@@ -147,11 +145,12 @@ def addressed(known: Profile, asked: Put, numbers: Numbers = FULL) -> Extraction
     key = digest(home, asked.unit, asked.how, _distinct(asked.sides.values()))
     if "" in asked.sides:
         pairs = digest(key, _addresses(asked.sides[""]))
-        return Extraction(asked.sides, asked.unit, asked.how, home, key, pairs, {"": pairs})
+        return Extraction(asked.sides, asked.unit, asked.how, home, key, pairs, {"": pairs}, {})
     paired = {
-        stream: digest(home, asked.unit, asked.how, _addresses(questions)) for stream, questions in asked.sides.items()
+        side: digest(home, asked.unit, asked.how, _addresses(questions)) for side, questions in asked.sides.items()
     }
-    return Extraction(asked.sides, asked.unit, asked.how, home, key, digest(key, paired), paired)
+    whose = {layer: side_of(known, layer) for layer in known.layers}
+    return Extraction(asked.sides, asked.unit, asked.how, home, key, digest(key, paired), paired, whose)
 
 
 def _addresses(questions: Questions) -> Iterator[list[str]]:
@@ -183,24 +182,23 @@ def _sorted(names: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _apart(known: Profile, seen: Sequence[Example], how: str) -> dict[str, tuple[Modality, ...]]:
-    """Return stream -> what it reads, empty for all that there is, of streams that are asked by themselves.
+    """Return side -> what it reads, empty for all that there is, of sides that are asked by themselves.
 
-    None where all streams may depend on all. A stream that some examples do not have what it reads for, or that a
-    pooling has no positions in, is not asked.
+    None where all layers may depend on all. A side that some examples do not have what it reads for, or that a pooling
+    has no positions in, is not asked.
     """
     if not known.reads:
         return {}
     pooled = SIDES.get(how)
     lacking = {side for example in seen for side in MODALITIES if getattr(example, side) is None}
-    found = {stream: known.reads.get(stream, ()) for stream in known.streams}
     return {
-        stream: sides
-        for stream, sides in found.items()
-        if not sides or (pooled in (None, *sides) and lacking.isdisjoint(sides))
+        side: needed
+        for side, needed in sides_of(known).items()
+        if not needed or (pooled in (None, *needed) and lacking.isdisjoint(needed))
     }
 
 
-def _questions(examples: Examples, unit: Unit, how: str, images: ImageDigests, stream: str = "") -> Questions:
+def _questions(examples: Examples, unit: Unit, how: str, images: ImageDigests, side: str = "") -> Questions:
     count = len(examples)
     names, inputs = np.empty((count, LENGTH // 2), np.uint8), np.empty((2, count, 16), np.uint8)
     kind, asked, words = np.empty(count, np.uint8), np.empty(count, np.int32), np.zeros(count, np.uint64)
@@ -214,8 +212,8 @@ def _questions(examples: Examples, unit: Unit, how: str, images: ImageDigests, s
         if example.text is not None and example.image is not None:
             run = bytes.fromhex(picture[: 2 * PICTURE]) + run[PICTURE:]
         inputs[:, i] = np.frombuffer(run, np.uint8).reshape(2, 16)
-        given = tuple(side for side in MODALITIES if getattr(example, side) is not None)
-        kind[i] = kinds.setdefault(Heading(unit, how, given, stream).name, len(kinds))
+        given = tuple(each for each in MODALITIES if getattr(example, each) is not None)
+        kind[i] = kinds.setdefault(Heading(unit, how, given, side).name, len(kinds))
         asked[i] = len(units)
         if example.words:
             words[i] = int.from_bytes(key_of(str(example.words))[:8], "big") | 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vlprobe.device import free_memory, out_of_memory
 from vlprobe.digest import digest
-from vlprobe.encoders.encoder import Profile, profile
+from vlprobe.encoders.encoder import Profile, profile, sides_of
 from vlprobe.errors import BadRow, VlprobeError
 from vlprobe.exact import precision
 from vlprobe.extraction.batches import batches
@@ -152,7 +152,7 @@ class Chunk:
                     f"{self.encoder.name}: example {batch[0].example.id} ({batch[0].example.place}) alone does not fit "
                     "into the memory of the device; run it on a larger one, or with `device: cpu`"
                 )
-            parts = _parts(batch[0], self.encoder.needs)
+            parts = _parts(batch[0])
             if parts != list(batch):  # a pair, and what is asked of its text or image: the other may be to blame
                 return min(self._run([each], later) for each in parts)
             self.gathered.skip(batch[0], failed)
@@ -229,28 +229,30 @@ class Chunk:
             question.example if question else replace(each.example, target=())
             for question, each in zip(asked, batch, strict=True)
         ]
-        layers = pool([layer for layer in hidden if heading.asks(layer.layer)], examples, heading.unit, heading.how)
-        if not layers and not heading.stream:
+        layers = pool(
+            [layer for layer in hidden if heading.asks(self.encoder, layer.layer)], examples, heading.unit, heading.how
+        )
+        if not layers and not heading.side:
             raise self._unpooled(heading)
         return layers
 
     def _refuse_empty(self) -> None:
         """Refuse a pooling by which nothing that is asked here can be pooled, towers included.
 
-        That one stream has no such positions is no error. It may be alone here, the towers having been asked before; not
-        where it is not given the side that the pooling reads, for then no tower is.
+        That one stream has no such positions is no error. It may be alone here, the towers having been asked before; of
+        inputs that lack what the pooling reads, no tower is asked.
         """
         found: dict[tuple[str, str], list[tuple[Heading, bool]]] = {}
         for name, how in self.gathered.poolings():
             heading = Heading.named(name)
             if how:  # else all were left out
                 found.setdefault(heading[:2], []).append((heading, any(how.values())))
+        reads = sides_of(self.encoder)
         for inside in found.values():
             every = [
                 heading
                 for heading, _ in inside
-                if len(self.encoder.reads.get(heading.stream, ())) == 1
-                or SIDES.get(heading.how) not in (None, *heading.given)
+                if len(reads.get(heading.side, ())) == 1 or SIDES.get(heading.how) not in (None, *heading.given)
             ]
             if every and not any(pooled for _, pooled in inside):
                 raise self._unpooled(every[0])
@@ -262,14 +264,13 @@ class Chunk:
         )
 
 
-def _parts(each: Forward, needs: Sequence[Modality]) -> list[Forward]:
-    """Return one input as inputs of their own: what the layers that are asked about read, and the model needs."""
+def _parts(each: Forward) -> list[Forward]:
+    """Return one input as inputs of their own: what the layers that are asked about read."""
     questions: dict[tuple[Modality, ...], list[Question]] = {}
     for question in each.questions:
         questions.setdefault(Heading.named(question.section).given, []).append(question)
     return [
-        replace(each, example=show(each.example, (*given, *needs)), questions=tuple(asked))
-        for given, asked in questions.items()
+        replace(each, example=show(each.example, given), questions=tuple(asked)) for given, asked in questions.items()
     ]
 
 

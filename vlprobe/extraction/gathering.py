@@ -78,10 +78,10 @@ class Gathered:
         Args:
             section: its name.
             asked: of each input of the batch, the question; None: none.
-            layers: what was pooled; nothing, where the section's stream has no such positions.
+            layers: what was pooled; nothing, where the section's layers have no such positions.
         """
         if not layers:
-            self.rows[section].how[Heading.named(section).stream] = ""
+            self.rows[section].how[Heading.named(section).side] = ""
             none = np.zeros(0, np.int64)
             return Answers(section, none, none.astype(np.int32), none, [])
         order, rows = self.rows[section].order, layers[0]

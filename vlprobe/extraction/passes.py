@@ -128,7 +128,7 @@ class Passes(Sequence[Forward]):
                 width = sum(
                     size
                     for layer, size in encoder.layers.items()
-                    if heading.asks(layer)
+                    if heading.asks(encoder, layer)
                     and layer.partition(".")[0] != idle
                     and not (heading.unit != "input" and layer.endswith(WHOLE))
                 )

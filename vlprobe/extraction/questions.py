@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
+from vlprobe.encoders.encoder import side_of
 from vlprobe.examples import Examples
 from vlprobe.types import Example, Modality, Unit
+
+if TYPE_CHECKING:
+    from vlprobe.encoders.encoder import Encoder, Profile
 
 LENGTH = 32
 """Hexadecimal digits of a question's address."""
@@ -28,24 +32,25 @@ class Heading(NamedTuple):
     """Pooling."""
     given: tuple[Modality, ...]
     """What the layers are given of an input; of a tower, what it reads."""
-    stream: str
-    """The stream whose layers are asked about; empty: all that the model has."""
+    side: str
+    """The layers that are asked about (`side_of`): a stream, or those of it that read less than others; empty: all that
+    the model has."""
 
     @classmethod
     def named(cls, name: str) -> Heading:
         """Return what a section's name says."""
-        unit, how, given, *stream = name.split(":")
+        unit, how, given, *side = name.split(":")
         sides: tuple[Modality, ...] = tuple(side for side in MODALITIES if side in given.split("+"))
-        return cls(unit, how, sides, "".join(stream))  # type: ignore[arg-type]
+        return cls(unit, how, sides, ":".join(side))  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
         """Return the section's name in the store."""
-        return ":".join((self.unit, self.how, "+".join(self.given) or "nothing", *filter(None, [self.stream])))
+        return ":".join((self.unit, self.how, "+".join(self.given) or "nothing", *filter(None, [self.side])))
 
-    def asks(self, layer: str) -> bool:
-        """Say whether a layer is of its stream."""
-        return self.stream in ("", layer.partition(".")[0])
+    def asks(self, known: Encoder | Profile, layer: str) -> bool:
+        """Say whether it is a layer of a model that is asked about."""
+        return self.side in ("", side_of(known, layer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Questions(Sequence[Question]):
-    """What is asked of one stream of a model, a question an example; each is made when it is looked at.
+    """What is asked of one side of a model, a question an example; each is made when it is looked at.
 
     What stays in memory of each is 49 bytes, and 8 more for a word task; of questions that go along with others, 17.
     """
@@ -122,8 +127,8 @@ class Extraction:
     """A task's examples under one condition, put to one model, pooled one way."""
 
     sides: Mapping[str, Questions]
-    """Stream -> (example,) what is asked of its layers; equal ones share a name. "" stands for all streams of a model;
-    where some read one side alone, each is asked about what it reads itself."""
+    """Side -> (example,) what is asked of its layers (`side_of`); equal ones share a name. "" stands for all layers of
+    a model; where some read the text or the image alone, each is asked about what it reads itself."""
     unit: Unit
     """What one row belongs to."""
     how: str
@@ -135,22 +140,24 @@ class Extraction:
     pairs: str
     """Content address of which example was given which input: two conditions may share `key`, never this."""
     paired: Mapping[str, str]
-    """Stream, as in `sides` -> content address of which example it was given which input for: conditions share that of
-    a stream that does not read what they change."""
+    """Side -> content address of which example it was given which input for: conditions share that of layers that do
+    not read what they change."""
+    whose: Mapping[str, str]
+    """Layer -> its side, whether that is asked anything or not; empty where one side stands for all layers."""
 
     @property
     def examples(self) -> Examples:
-        """Return (example,) the examples as the model, or its first stream, sees them."""
+        """Return (example,) the examples as the model, or its first side, sees them."""
         return next(iter(self.sides.values())).examples
 
     def side(self, layer: str) -> str:
         """Return which of `sides` a layer belongs to, whether it is there or not."""
-        return "" if "" in self.sides else layer.partition(".")[0]
+        return self.whose.get(layer, "")
 
     def of(self, layer: str) -> Questions:
         """Return (example,) what is asked of a layer."""
         return self.sides[self.side(layer)]
 
     def knows(self, layer: str) -> bool:
-        """Say whether a layer's stream is given anything."""
+        """Say whether a layer is given anything."""
         return self.side(layer) in self.sides

@@ -52,7 +52,7 @@ class Memory:
 
 @dataclass
 class _Side:
-    """What is asked of one stream, and what the answers are to be."""
+    """What is asked of one side, and what the answers are to be."""
 
     questions: Questions
     """(example,) what is asked."""
@@ -63,7 +63,7 @@ class _Side:
     targets: list[tuple[Target, ...]] = field(init=False)
     """(example,) of each of its units."""
     _last: tuple[np.ndarray, ...] = field(init=False, default=())
-    """Owner and unit of the rows of the layer before, and `answers` to them: layers of a stream have the same."""
+    """Owner and unit of the rows of the layer before, and `answers` to them: layers of a side have the same."""
 
     def __post_init__(self) -> None:
         examples = list(self.questions.examples)
@@ -113,11 +113,11 @@ class Reader:
             DataError: all examples were left out.
             Damaged: a shard is not what was written; it has been removed, and what it held is to be computed again.
         """
-        stream = self._extraction.side(layer)
-        if stream not in self._sides:
+        side = self._extraction.side(layer)
+        if side not in self._sides:
             asked = self._extraction.of(layer)
-            self._sides[stream] = _Side(asked if self._order is None else asked.take(self._order))
-        return _features(self._extraction, self._sides[stream], self._read, layer, self._edges)
+            self._sides[side] = _Side(asked if self._order is None else asked.take(self._order))
+        return _features(self._extraction, self._sides[side], self._read, layer, self._edges)
 
 
 def features(extraction: Extraction, store: Readable, layer: str) -> Features:

@@ -59,9 +59,9 @@ def _of_task(cells: Sequence[Cell], store: Store) -> tuple[Alike | None, list[st
     for cell in cells:
         try:
             layers, reader = _held(cell, store), Layers(cell, store, ["test"])
-            # Two towers may have left out different rows, layers of one stream never do.
-            streams = {name.partition(".")[0]: name for name in layers}
-            heads += [reader.read(layer)["test"] for layer in streams.values()]
+            # Two towers may have left out different rows, layers that read alike never do.
+            sides = {cell.tested.side(name): name for name in layers}
+            heads += [reader.read(layer)["test"] for layer in sides.values()]
             there += [(cell, reader, layer) for layer in layers]
         except DataError as error:
             lacking.append(f"{cell.task.name}, {cell.model.name}: {error}")
