@@ -33,10 +33,9 @@ from vlprobe.store import Store
 from vlprobe.types import Example, Regions
 
 MODELS = {
-    "lxmert": (32, transformers.LxmertConfig, None),
-    "flava": (8, transformers.FlavaConfig, transformers.FlavaImageProcessorPil),
+    "flava": (6, transformers.FlavaConfig, transformers.FlavaImageProcessorPil),
     "blip": (
-        4,
+        6,
         # Its own range, 1e-10, makes blocks that do nothing.
         lambda: transformers.BlipConfig(
             architectures=["BlipForImageTextRetrieval"], vision_config={"initializer_range": 0.02}
@@ -44,7 +43,7 @@ MODELS = {
         transformers.BlipImageProcessorPil,
     ),
     "idefics3": (
-        4,
+        6,
         # SmolVLM-256M; that of BERT is its vocabulary.
         lambda: transformers.SmolVLMConfig(
             vision_config={"hidden_size": 768, "intermediate_size": 3072, "image_size": 512, "patch_size": 16},
@@ -65,9 +64,15 @@ MODELS = {
             size={"longest_edge": 512}, max_image_size={"longest_edge": 512}, do_image_splitting=False
         ),
     ),
+    "lxmert": (32, transformers.LxmertConfig, None),
 }
 """Family -> photographs that it is shown, its configuration, of base size if nothing is said, and its preprocessor, if
 it reads pixels. Of LXMERT, a batch holds the pairs of some thirty photographs."""
+TOGETHER = {
+    True: "*Together*: the encoder of images runs once for each image of a batch.",
+    False: "*Together*: the layers that see one side alone run once for each text, and each image, of a batch.",
+}
+"""Whether a model reads pixels -> what it runs once."""
 BOXES, WIDTH = 36, 2048
 """Regions of an image, drawn, and the width of their features."""
 VOCABULARY = 30522
@@ -154,20 +159,26 @@ def main() -> None:
         "Models of base size (idefics3: SmolVLM-256M, one tile an image; lxmert: 36 drawn regions an image), "
         "random weights, float32, one thread of a machine that others used as well; from examples to the "
         f"shard on disk, in seconds of the processor; both ways in turn, median and range of {chosen.repeats} "
-        f"repetitions ({platform.machine()}, torch {torch.__version__}). *Together*: the encoder of images "
-        "runs once for each image of a batch, and of LXMERT the layers that see one side alone once for each "
-        "text or image. *Apart*: all runs for every pair. The last column is the largest difference of any "
-        "number of any layer, as a share of the layer's largest.\n\n"
-        "| model | mismatches | photographs | pairs | together, s | apart / together | difference |\n"
-        "|---|---:|---:|---:|---:|---:|---:|"
+        f"repetitions ({platform.machine()}, torch {torch.__version__}). *Apart*: every pair is run by itself. "
+        "The last column is the largest difference of any number of any layer, as a share of the layer's largest."
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for family in chosen.models:
-            examples = pairs(chosen.shared, MODELS[family][0])
-            model = model_of(family, folder / family, chosen.shared, examples)
-            for seeds in (1, 3):
-                print(_line(family, model, examples, seeds, chosen.repeats, folder / f"{family}-{seeds}"), flush=True)
+        for pixels, told in TOGETHER.items():
+            families = [family for family in chosen.models if bool(MODELS[family][2]) == pixels]
+            if not families:
+                continue
+            print(
+                f"\n{told}\n\n"
+                "| model | mismatches | photographs | pairs | together, s | apart / together | difference |\n"
+                "|---|---:|---:|---:|---:|---:|---:|"
+            )
+            for family in families:
+                examples = pairs(chosen.shared, MODELS[family][0])
+                model = model_of(family, folder / family, chosen.shared, examples)
+                for seeds in (1, 3):
+                    place = folder / f"{family}-{seeds}"
+                    print(_line(family, model, examples, seeds, chosen.repeats, place), flush=True)
         print(
             "\n## What is kept\n\n"
             "Photographs, paired as above. *Once*: rows of layers that read the text alone are kept once for "
