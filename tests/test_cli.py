@@ -123,6 +123,7 @@ def test_a_run_that_is_stopped_says_what_is_kept(world, capsys, monkeypatch, num
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is begun deaf to it
     try:
         assert world() == status
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # a second Ctrl-C ends it at once, without a traceback
     finally:
         signal.signal(signal.SIGINT, before)
     assert "Stopped. What is finished is kept; the same command goes on from there." in capsys.readouterr().err

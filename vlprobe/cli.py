@@ -292,6 +292,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as left:
         if isinstance(left, SystemExit) and left.code != STOPPED:
             raise
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever asks again ends it at once, without a traceback
         print("Stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
         raise SystemExit(128 + received[0]) from None
     finally:

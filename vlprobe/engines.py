@@ -75,6 +75,7 @@ class Processes(Engine):
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
+        self._over: Any = None
 
     def map(self, function: Callable[[Job], Done], jobs: Sequence[Job]) -> Iterator[Done]:
         """Yield what a function returns for every job, in the order in which they finish."""
@@ -110,10 +111,12 @@ class Processes(Engine):
                 future.cancel()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, also those that are in the middle of a job: where time is called, it is short."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+            for _ in range(self.workers):
+                self._over.release()
 
     def _started(self) -> ProcessPoolExecutor:
         from concurrent.futures import ProcessPoolExecutor
@@ -125,16 +128,18 @@ class Processes(Engine):
         for number in range(self.workers):
             numbers.put(number)
         threads = max((os.cpu_count() or 1) // self.workers, 1)
-        return ProcessPoolExecutor(self.workers, context, _start_worker, (numbers, threads))
+        self._over = context.Semaphore(0)
+        return ProcessPoolExecutor(self.workers, context, _start_worker, (numbers, threads, self._over))
 
 
-def _start_worker(numbers: Any, threads: int) -> None:
+def _start_worker(numbers: Any, threads: int, over: Any) -> None:
     """Give a worker its number and its share of the cores, before it imports anything large.
 
     A Ctrl-C reaches all processes of a terminal: a worker ends without a word, and the one it works for tells the user.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
+    _end_after(over.acquire)
     os.environ[WORKER] = str(numbers.get() if not numbers.empty() else 0)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
@@ -146,12 +151,17 @@ def end_with_parent() -> None:
     """
     parent = parent_process()
     if parent is not None:
+        _end_after(parent.join)
 
-        def watch() -> None:
-            parent.join()
-            os._exit(1)
 
-        Thread(target=watch, daemon=True).start()
+def _end_after(wait: Callable[[], object]) -> None:
+    """Let this process end once a wait is over, whatever it does meanwhile."""
+
+    def watch() -> None:
+        wait()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 class RayCluster(Engine):
