@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlprobe.aside import UNFINISHED, aside, leftovers
+from vlprobe.aside import UNFINISHED, aside, leftovers, sweep
 
 
 def test_two_processes_of_one_number_do_not_write_into_each_others_file(tmp_path, monkeypatch):
@@ -62,3 +62,15 @@ def test_a_file_is_there_once_the_disk_has_it_unless_nobody_waits(tmp_path, monk
     with aside(path, flushed=flushed) as temporary:
         temporary.write_bytes(b"whole")
     assert path.read_bytes() == b"whole" and seen == [False] * flushed
+
+
+def test_what_is_old_is_said_by_the_clock_of_the_files(tmp_path, monkeypatch):
+    """That of this machine may be hours ahead of a file server; and what is of tomorrow, nobody writes today."""
+    young, tomorrow = tmp_path / "young.tmp", tmp_path / "tomorrow.tmp"
+    for path in (young, tomorrow):
+        path.write_text("half")
+    os.utime(tomorrow, (time.time() + 86400,) * 2)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7 * 86400)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [young]

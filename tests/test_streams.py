@@ -175,6 +175,16 @@ def test_what_was_killed_goes_on_with_the_buckets_that_are_there(tmp_path, full,
     }
 
 
+def test_statistics_go_also_where_a_run_was_killed_before_it_removed_them(tmp_path, full, monkeypatch):
+    settings = {"tasks": [colour_task(600)], "conditions": CONDITIONS, "controls": ["shuffled-labels"]}
+    with monkeypatch.context() as patch:
+        patch.setattr("vlprobe.streams.fitting.shutil.rmtree", lambda *_, **__: None)
+        study(tmp_path, **settings).run()
+    assert list((tmp_path / "features" / "streams").rglob("*.npz"))
+    study(tmp_path, **settings).run()
+    assert not any(path.is_file() for path in (tmp_path / "features" / "streams").rglob("*"))
+
+
 @pytest.fixture
 def scarce(monkeypatch):
     """No room for representations; buckets of 60 inputs that go by in chunks of 7."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 
 UNFINISHED = 3600
 """Seconds after which what is not finished is taken to be of a process that was killed."""
@@ -56,7 +57,26 @@ def leftovers(folder: Path, deep: bool = False) -> Iterator[Path]:
         folder: where they wrote; it need not be there.
         deep: look into the folders inside it, too.
     """
-    for path in sorted(folder.rglob("*.tmp") if deep else folder.glob("*.tmp")):
+    found = sorted(folder.rglob("*.tmp") if deep else folder.glob("*.tmp"))
+    now = _now(folder) if found else 0
+    for path in found:
         with suppress(FileNotFoundError):  # it was finished by now
-            if time.time() - path.stat().st_mtime > UNFINISHED:
+            if abs(now - path.stat().st_mtime) > UNFINISHED:  # of the future: a clock was wrong, and has been set since
                 yield path
+
+
+def _now(folder: Path) -> float:
+    """Return what time it is where a folder lies: the clock of a file server may be another than this machine's."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
+
+
+def sweep(*folders: Path) -> None:
+    """Remove the `leftovers` of some folders, as far as they may be written to."""
+    for folder in folders:
+        for path in leftovers(folder):
+            with suppress(OSError):
+                path.unlink()

@@ -11,7 +11,7 @@ from vlprobe.listening import LISTENERS, Heard, Layer
 from vlprobe.results import Results
 from vlprobe.store import Store
 from vlprobe.streams import folder
-from vlprobe.streams.fitting import forget, hear
+from vlprobe.streams.fitting import hear
 from vlprobe.types import Result
 
 
@@ -48,7 +48,6 @@ def probe(cell: Cell, results: Results, store: Store, device: str, advance: Call
             if (wanted.layer, wanted.trained_on) not in passed:
                 raise DataError(f"no row of some part is left for layer {wanted.layer}: all were left out as bad rows")
             bring(wanted, units[wanted.layer], passed[wanted.layer, wanted.trained_on])
-        forget(cell, folder(store.folder, cell))
         return
     if by_layer:
         layers = Layers(cell, store)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlprobe.aside import aside, leftovers
+from vlprobe.aside import aside, sweep
 from vlprobe.errors import DataError, unwritable
 from vlprobe.predictions import ANOTHER, PredictionFiles
 from vlprobe.types import Predictions, Result
@@ -146,9 +145,7 @@ class Results:
         Raises:
             DataError: the disk is full, or the folder cannot be written to.
         """
-        for path in (*leftovers(self.folder), *leftovers(self.files.folder)):
-            with suppress(OSError):
-                path.unlink()
+        sweep(self.folder, self.files.folder)
         self.write("study.json", content)
 
     def description(self) -> dict[str, Any]:

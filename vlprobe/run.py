@@ -22,8 +22,8 @@ from vlprobe.probing import probe
 from vlprobe.results import Results
 from vlprobe.similarity.measure import tell_similarity
 from vlprobe.store import Damaged, Gone, Store
-from vlprobe.streams import Passing, buckets, passes_of
-from vlprobe.streams.fitting import go_by
+from vlprobe.streams import Passing, buckets, folder, passes_of
+from vlprobe.streams.fitting import forget, go_by
 from vlprobe.streams.passing import pass_by
 from vlprobe.study_file import StudyFile
 from vlprobe.types import Result
@@ -206,6 +206,7 @@ def _represent(cells: Sequence[Cell], results: Results, workplace: Workplace, ba
         if passing:
             asked, count = workplace.asked[cells[0].called], buckets(cells)
             go_by(passing, count, asked, lambda todo: _count(workplace.engine.map(pass_by, todo), bars))
+        workplace.store.sweep(cells[0].trained.home)
         workplace.store.refresh(cells[0].trained.home)  # to see what the jobs have written
     except VlprobeError as error:
         tasks = ", ".join(dict.fromkeys(cell.task.name for cell in cells))
@@ -258,6 +259,8 @@ def _run_cell(
         )
         results.add(labelled)
         found.append(labelled)
+    if cell.streaming:  # also where a run was killed between its last result and here
+        forget(folder(store.folder, cell))
     return found
 
 

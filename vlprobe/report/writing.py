@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vlprobe.errors import VlprobeError
+from vlprobe.aside import aside, sweep
+from vlprobe.errors import VlprobeError, unwritable
 from vlprobe.report.alike import alike_table
 from vlprobe.report.tables import comma_separated, latex, long_table, main_table, markdown
 
@@ -17,7 +18,7 @@ NEEDED = {"altair": "altair", "jinja2": "jinja2", "vl_convert": "vl-convert-pyth
 
 
 def write_report(contents: Mapping[str, Any], folder: Path) -> Path:
-    """Write a report and return where its page is; what is there of an earlier one is replaced.
+    """Write a report and return where its page is; what is there of an earlier one is replaced, file by file.
 
     Args:
         contents: as `read_contents` returns them.
@@ -25,12 +26,14 @@ def write_report(contents: Mapping[str, Any], folder: Path) -> Path:
 
     Raises:
         VlprobeError: a package that draws is not installed.
+        DataError: the disk is full, or the folder cannot be written to.
     """
     lacking = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if lacking:
         raise VlprobeError(f"a report is drawn with {', '.join(lacking)}; not installed: pip install 'vlprobe[report]'")
     from vlprobe.report.page import page
 
+    sweep(folder, folder / "tables", folder / "figures")
     main = main_table(contents)
     _write(folder / "tables" / "main.md", markdown(main))
     _write(folder / "tables" / "main.tex", latex(main))
@@ -63,7 +66,7 @@ def _write_figures(contents: Mapping[str, Any], folder: Path) -> None:
             if figure is not None:
                 path = folder / f"{task['number']:02d}-{_plain(name)}-{kind}"
                 _write(path.with_name(f"{path.name}.svg"), svg_file(figure))
-                path.with_name(f"{path.name}.png").write_bytes(png_file(figure))
+                _write(path.with_name(f"{path.name}.png"), png_file(figure))
 
 
 def _plain(name: str) -> str:
@@ -71,6 +74,9 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)[:60]
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def _write(path: Path, content: str | bytes) -> None:
+    try:
+        with aside(path) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise unwritable("the report", path.parent, error, "--output") from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vlprobe.aside import aside
+from vlprobe.aside import aside, sweep
 from vlprobe.digest import digest
 from vlprobe.errors import DataError, unwritable
 from vlprobe.records import cache
@@ -119,6 +119,10 @@ class Store:
             self._held = {key: known for key, known in self._held.items() if key[0] != home}
         for path in sorted(found - opened.keys()):
             self._open(home, path)
+
+    def sweep(self, home: str) -> None:
+        """Remove what runs that were killed left unfinished of a home."""
+        sweep(self._home(home))
 
     def changed(self, home: str, shard: str, asked: Iterable[tuple[str, str]]) -> bool:
         """Say, without listing the folder, whether another process has written or removed what is needed now.

@@ -157,7 +157,7 @@ def go_by(
     return "", 0
 
 
-def forget(cell: Cell, place: Path) -> None:
+def forget(place: Path) -> None:
     """Remove the statistics of a cell whose results are there."""
     shutil.rmtree(place, ignore_errors=True)
 
