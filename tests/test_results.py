@@ -126,13 +126,22 @@ def test_a_torn_last_line_is_left_alone_by_a_reader_and_cut_off_by_a_writer(tmp_
     results = Results(tmp_path)
     results.add(RESULT, ANSWERS)
     line, other = results.file.read_text(), replace(RESULT, model="other")
-    for torn in (line[:40], line + line[:40]):
-        results.file.write_text(torn)
+    for torn in (line[:40].encode(), line.encode() + line[:40].encode(), line.encode() + "{ä".encode()[:2]):
+        results.file.write_bytes(torn)
         known = Results(tmp_path).all()
-        assert results.file.read_text() == torn
-        assert len(known) == torn.count("\n")
+        assert results.file.read_bytes() == torn
+        assert len(known) == torn.count(b"\n")
         Results(tmp_path).add(other)
-        assert results.file.read_text() == torn[: torn.rfind("\n") + 1] + write_result(other) + "\n"
+        assert results.file.read_bytes() == torn[: torn.rfind(b"\n") + 1] + write_result(other).encode() + b"\n"
+
+
+@pytest.mark.parametrize("spoilt", [b"{", b'"\xc3"'])
+def test_a_line_that_is_no_result_is_named(tmp_path, spoilt):
+    results = Results(tmp_path)
+    results.add(RESULT, ANSWERS)
+    results.file.write_bytes(results.file.read_bytes() + spoilt + b"\n")
+    with pytest.raises(DataError, match=r"results.jsonl, line 2: not a result of this version.*move the file away"):
+        Results(tmp_path)
 
 
 def test_a_line_ends_where_json_lines_do(tmp_path):

@@ -61,17 +61,16 @@ class Results:
     def _read(self) -> list[Result]:
         if not self.file.exists():
             return []
-        text = self.file.read_text(encoding="utf-8")
-        whole, _, torn = text.rpartition("\n")
+        whole, _, torn = self.file.read_bytes().rpartition(b"\n")  # it may be torn inside a letter
         self._torn = bool(torn)  # a run was killed while it wrote its last line, which is computed again
         results = []
-        for number, line in enumerate(filter(None, whole.split("\n")), start=1):
+        for number, line in enumerate(filter(None, whole.split(b"\n")), start=1):
             try:
-                values = json.loads(line)
+                values = json.loads(line.decode())
                 if isinstance(values, dict):
                     check_schema(values, f"{self.file}, line {number}")
                 results.append(read_result(values))
-            except (json.JSONDecodeError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError) as error:
                 raise DataError(
                     f"{self.file}, line {number}: not a result of this version of vlprobe ({error}); "
                     "move the file away, or give --output another folder"
