@@ -6,9 +6,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import ThreadpoolController
 
 from vlprobe.errors import DataError
-from vlprobe.probes.linear import MARGIN, PATIENCE, Logistic, Ridge, Split, Standardise, probe
+from vlprobe.probes.linear import MARGIN, PATIENCE, Logistic, Ridge, Split, Standardise, probe, probe_sets
 from vlprobe.statistics import score
 
 
@@ -183,3 +184,20 @@ def test_targets_of_the_other_kind_are_refused():
         Logistic(X, [np.linspace(0.1, 1, len(y))])
     with pytest.raises(DataError, match="is no number"):
         Ridge(X, [y])
+
+
+def test_products_run_on_one_thread_whatever_the_machine_has():
+    """Sums of a fit come out the same on any number of cores; afterwards, others have the threads that they had."""
+    pools, seen = ThreadpoolController().select(user_api="blas"), []
+
+    class Watched(Ridge):
+        def fit(self, l2s):
+            seen.extend(pool["num_threads"] for pool in pools.info())
+            return super().fit(l2s)
+
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(60, 5)).astype(np.float32)
+    with pools.limit(limits=2):
+        probe_sets(Watched, (X[:30], X[30:40], X[40:]), [(X[:30, 0], X[30:40, 0])])
+        assert {pool["num_threads"] for pool in pools.info()} == {2}
+    assert seen and set(seen) == {1}

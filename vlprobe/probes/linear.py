@@ -12,6 +12,7 @@ import numpy as np
 from vlprobe.probes.factor import check, factorise
 from vlprobe.probes.logistic import ITERATIONS, Fit, Solver
 from vlprobe.probes.ridge import ClosedForm
+from vlprobe.probes.threads import one_blas_thread
 from vlprobe.statistics import score
 from vlprobe.types import SPLITS
 
@@ -158,6 +159,7 @@ def probe(kind: type[L2Path], train: Split, validation: Split, test: Split) -> P
     return probe_sets(kind, (train.X, validation.X, test.X), [(train.y, validation.y)])[0]
 
 
+@one_blas_thread()
 def probe_sets(
     kind: type[L2Path],
     X: tuple[np.ndarray, np.ndarray, np.ndarray],

@@ -21,6 +21,7 @@ from vlprobe.errors import DataError
 from vlprobe.probes.factor import check, factorise
 from vlprobe.probes.linear import Standardise
 from vlprobe.probes.logistic import Solver
+from vlprobe.probes.threads import one_blas_thread
 
 PERCENT = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.25, 12.5, 25, 50, 100)
 """Where blocks end, of all rows; Voita & Titov's."""
@@ -52,6 +53,7 @@ class Code:
         return self.uniform / self.length
 
 
+@one_blas_thread()
 def online_code(
     X: np.ndarray, labels: Sequence[np.ndarray], group: np.ndarray, seed: int, device: str = "cpu"
 ) -> list[Code]:
