@@ -11,6 +11,7 @@ import tiny_checkpoints as tiny
 import tiny_volta
 from vlprobe.encoders import FAMILIES, load_model
 from vlprobe.encoders.decoder import Decoder
+from vlprobe.encoders.encoder import side_of, sides_of
 from vlprobe.encoders.fusion import Fusion
 from vlprobe.encoders.generative import Generative
 from vlprobe.encoders.towers import VECTORS, Towers
@@ -212,7 +213,16 @@ def test_lengths_are_the_positions_that_texts_take(model):
 @pytest.mark.parametrize("given", ["text", "image"])
 def test_one_modality_alone_works_or_is_refused(model, given):
     lone = tiny.example("5", SENTENCES[0] if given == "text" else None, IMAGES[0] if given == "image" else None)
-    if set(model.needs) - {given}:
+    alone = [layer for layer in model.layers if sides_of(model)[side_of(model, layer)] == (given,)]
+    if set(model.needs) - {given} and alone:  # layers that read the other side have no positions
+        found = model.encode([lone])
+        assert [one.layer for one in found] == list(model.layers)
+        assert [one.layer for one in found if one.states.shape[1]] == alone
+        for one, both in zip(found, model.encode([tiny.example("5", SENTENCES[0], IMAGES[0])]), strict=True):
+            if one.layer in alone:
+                torch.testing.assert_close(one.states, both.states, rtol=0, atol=1e-5)
+                assert one.role.tolist() == both.role.tolist()
+    elif set(model.needs) - {given}:
         with pytest.raises(BadRow, match="file, row 5: example 5 has no"):
             model.encode([lone])
     else:

@@ -9,6 +9,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from vlprobe.device import moved
+
 Rows = TypeVar("Rows", torch.Tensor, np.ndarray)
 
 
@@ -23,11 +25,18 @@ class Distinct:
 
     def once(self, rows: Rows) -> Rows:
         """Return (thing, ...) of (example, ...), equal where the thing is."""
-        return rows if len(self.first) == len(self.shown) else rows[list(self.first)]
+        return self._of(rows, self.first)
 
     def each(self, rows: Rows) -> Rows:
         """Return (example, ...) of (thing, ...)."""
-        return rows if len(self.first) == len(self.shown) else rows[list(self.shown)]
+        return self._of(rows, self.shown)
+
+    def _of(self, rows: Rows, places: tuple[int, ...]) -> Rows:
+        if len(self.first) == len(self.shown):  # then each is in its place
+            return rows
+        if isinstance(rows, torch.Tensor):  # a list of places would be copied to a GPU while the host waits
+            return rows.index_select(0, moved(torch.tensor(places), rows.device))
+        return rows[list(places)]
 
 
 def distinct(held: Iterable[object]) -> Distinct:

@@ -105,8 +105,8 @@ class Volta(RegionEncoder):
         Given one side alone, the layers that need the other have no positions.
 
         Raises:
-            BadRow: neither text nor image, or not the same of both throughout; an image without regions; a text of more
-                tokens than the model has positions.
+            BadRow: neither text nor image, a text alone where no layer reads just that, or not the same of both
+                throughout; an image without regions; a text of more tokens than the model has positions.
         """
         pairs = self._pairs(batch)
         pieces, seen = self._read(batch, pairs["vision"])
@@ -162,6 +162,10 @@ class Volta(RegionEncoder):
             lone = next(example for example in batch if example.text is None)
             raise BadRow(lone.place or lone.id, f"example {lone.id} has no text, and others of its batch have one")
         pictured = any(example.image is not None for example in batch)
+        if self.needs and not self.apart and not pictured:  # no layer reads the text alone
+            lone = batch[0]
+            why = f"example {lone.id} has no image, and controlled {TITLES[self.kind]} needs one"
+            raise BadRow(lone.place or lone.id, why)
         regions = self.images.read([batch[place] for place in images.first]) if pictured else None
         return self.text.read(batch) if texts else None, regions
 
