@@ -154,7 +154,8 @@ def test_plan_computes_nothing(world, capsys):
     out = capsys.readouterr().out
     assert "forward passes: 120" in out
     assert "probes: 13 to compute, 0 done" in out
-    assert re.search(r"  mine: 120, about [\d.]+ s at [\d.e+]+ a second\ntime: about [\d.]+ s in one process", out)
+    assert re.search(r"  mine: 120, about [\d.]+ s at [\d.e+]+ a second\ntime: about [\d.]+ s for the models, ", out)
+    assert re.search(r"about [\d.e-]+ s for the probes, in one process\n", out)
     assert re.search(
         r"features: [\de.-]+ GB; [\d.e+]+ GB are free in \S+/features\nmemory: [\d.]+ GB in the trial", out
     )

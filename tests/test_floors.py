@@ -16,7 +16,7 @@ FLOORS = [
     ["commands"],
     ["calibration", "sharing"],
     ["study"],
-    ["run", "estimate", "provenance", "report", "zoo"],
+    ["run", "estimate", "estimate_probes", "provenance", "report", "zoo"],
     ["plan", "probing", "findings", "audit", "similarity"],
     ["streams"],
     ["cells"],

@@ -129,6 +129,7 @@ def plan(
 ) -> None:
     """Say what a study would compute, and, from a trial of some inputs, how long that takes; compute nothing."""
     from vlprobe.estimate import estimate, free_space, peak_memory, probe_memory
+    from vlprobe.estimate_probes import probe_seconds
 
     opened = _open(study, seed, output, limit=limit, device=device, batch_size=batch_size)
     made = opened.plan()
@@ -139,8 +140,11 @@ def plan(
         kept = f"; {each.stored:,} more are in the store" if each.stored else ""
         pace = f", about {_duration(each.seconds)} at {each.rate:.3g} a second" if each.tried else ""
         typer.echo(f"  {each.model}: {each.inputs:,}{pace}{kept}")
-    if made.forward_passes:
-        typer.echo(f"time: about {_duration(sum(each.seconds for each in tried))} in one process, probes not counted")
+    times = [f"about {_duration(sum(each.seconds for each in tried))} for the models"] if made.forward_passes else []
+    if made.probes and not made.streaming:
+        times.append(f"about {_duration(probe_seconds(made, opened.store(), opened.file.device))} for the probes")
+    if times:
+        typer.echo(f"time: {', '.join(times)}, in one process")
     if made.probes:
         takes = (
             f"statistics alone: {made.statistics / 1e9:.3g}"
