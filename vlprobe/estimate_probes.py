@@ -17,6 +17,8 @@ from vlprobe.types import Features, Task
 
 ROWS = 5000
 """Examples of a trial, at most; what more take grows with their number."""
+APART = 3.0
+"""Distance of the means of two classes, in deviations of one feature, in features that are drawn."""
 PATIENCE = 10.0
 """Seconds after which no trial is begun any more: kinds that were not tried take as long as others, by their size."""
 
@@ -43,8 +45,8 @@ class _Kind:
 def probe_seconds(plan: Plan, store: Store, device: str) -> float:
     """Return about how many seconds the probes of a plan take that are still to be fitted.
 
-    They are tried on features in which a class (or number) moves the mean by one deviation. Those of a network may be
-    learnt faster or slower: see benchmarks/estimates.md.
+    They are tried on features whose classes lie `APART`, as hard to tell as in a network: a probe of what is told apart
+    easily takes longer. How near that comes: benchmarks/estimates.md.
 
     Args:
         plan: of a study that keeps its representations.
@@ -103,7 +105,7 @@ def _drawn(task: Task, part: Examples, width: int) -> Features:
         if target is not None
     ]
     name, group, unit, y = (np.array(column) for column in zip(*rows, strict=True))
-    means = generator(0, "probe-time").standard_normal((max(len(task.classes), 1), width))
+    means = generator(0, "probe-time").standard_normal((max(len(task.classes), 1), width)) * APART / (2 * width) ** 0.5
     if task.classes:
         place = {each: number for number, each in enumerate(task.classes)}
         moved = means[[place[each] for each in y.tolist()]]
