@@ -55,6 +55,12 @@ def test_what_more_rows_take_grows_with_their_number(tmp_path, tried, monkeypatc
     assert sum(len(part.X) for part in tried[-1][1].parts.values()) == pytest.approx(300, abs=3)
 
 
+def test_a_small_part_beside_a_large_one_is_tried_with_some_rows(tmp_path, tried, monkeypatch):
+    monkeypatch.setattr(estimate_probes, "ROWS", 5)
+    assert said(own_study(tmp_path, tmp_path / "out")) > 0
+    assert {len(part.X) for part in tried[0][1].parts.values()} == {20}
+
+
 def test_kinds_that_patience_does_not_reach_take_what_others_took(tmp_path, tried, monkeypatch):
     monkeypatch.setattr(estimate_probes, "PATIENCE", 0)
     study = own_study(tmp_path, tmp_path / "out")

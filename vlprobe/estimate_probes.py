@@ -17,6 +17,8 @@ from vlprobe.types import Features, Task
 
 ROWS = 5000
 """Examples of a trial, at most; what more take grows with their number."""
+FEWEST = 20
+"""Examples of each part in a trial, if it has as many: a small part beside a large one would else be a row or two."""
 APART = 3.0
 """Distance of the means of two classes, in deviations of one feature, in features that are drawn."""
 PATIENCE = 10.0
@@ -93,7 +95,8 @@ def _trial(kind: _Kind, device: str) -> float:
 
 def _spread(part: Examples, share: float) -> Examples:
     """Return some examples of a part, as far from each other as they can be."""
-    return part.take(np.linspace(0, len(part) - 1, max(round(share * len(part)), 1)).astype(np.int32))
+    count = max(round(share * len(part)), min(FEWEST, len(part)))
+    return part.take(np.linspace(0, len(part) - 1, count).astype(np.int32))
 
 
 def _drawn(task: Task, part: Examples, width: int) -> Features:
