@@ -133,7 +133,7 @@ def plan(
 
     opened = _open(study, seed, output, limit=limit, device=device, batch_size=batch_size)
     made = opened.plan()
-    store = opened.store().folder
+    store = opened.store()
     typer.echo(f"forward passes: {made.forward_passes:,}")
     tried = estimate(made, opened.file, opened.load)
     for each in tried:
@@ -142,7 +142,7 @@ def plan(
         typer.echo(f"  {each.model}: {each.inputs:,}{pace}{kept}")
     times = [f"about {_duration(sum(each.seconds for each in tried))} for the models"] if made.forward_passes else []
     if made.probes and not made.streaming:
-        times.append(f"about {_duration(probe_seconds(made, opened.store(), opened.file.device))} for the probes")
+        times.append(f"about {_duration(probe_seconds(made, store, opened.file.device))} for the probes")
     if times:
         typer.echo(f"time: {', '.join(times)}, in one process")
     if made.probes:
@@ -151,7 +151,7 @@ def plan(
             if made.streaming
             else f"features: {made.feature_bytes / 1e9:.3g}"
         )
-        typer.echo(f"{takes} GB; {free_space(store) / 1e9:.3g} GB are free in {store}")
+        typer.echo(f"{takes} GB; {free_space(store.folder) / 1e9:.3g} GB are free in {store.folder}")
         trial = f"{peak_memory() / 1e9:.2g} GB in the trial, " if any(each.tried for each in tried) else ""
         whose = "the statistics" if made.streaming else "a probe"
         typer.echo(f"memory: {trial}about {probe_memory(made) / 1e9:.2g} GB more for {whose}")

@@ -192,8 +192,7 @@ class Study:
                 "GB of room: they are not kept. streaming-lda (classes) and streaming-ridge (numbers) listen as they "
                 "go by, in place of the linear probe, with which they are not to be compared"
             )
-            half = size_as(plan, "float16")
-            if self.file.dtype != "float16" and half <= free:
+            if self.file.dtype != "float16" and (half := size_as(plan, "float16")) <= free:
                 said += f". As `dtype: float16` they would take {half / 1e9:.3g} GB, for which there is room"
         elif begun(plan, store, known):  # tasks of a job array, and who gathers, must not be of two minds
             said = (
