@@ -26,6 +26,7 @@ from vlprobe.encoders.gated_embeddings import (
     States,
     TextEmbeddings,
 )
+from vlprobe.encoders.taps import padding_bias
 
 PREFIX: Mapping[Side, str] = {"text": "", "vision": "v_"}
 """What stands before the names of a side's own weights."""
@@ -214,11 +215,7 @@ class Stack(nn.Module):
             masks: (thing, position) bool of each side, False is padding.
             pairs: of each side, which things meet in the batch; of a side that is not here, those of its rows.
         """
-        lowest = torch.finfo(torch.float32).min
-        bias = {
-            side: torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, lowest)[:, None, None]
-            for side, mask in masks.items()
-        }
+        bias = {side: padding_bias(mask) for side, mask in masks.items()}
         found = [states]
         for sublayer in self.layer[: self.alone]:
             found.append(sublayer(found[-1], bias))

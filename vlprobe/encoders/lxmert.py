@@ -17,7 +17,7 @@ from vlprobe.encoders.distinct import Distinct, distinct
 from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.processors import load_tokenizer
-from vlprobe.encoders.taps import pooled, residual_blocks
+from vlprobe.encoders.taps import padding_bias, pooled, residual_blocks
 from vlprobe.encoders.text import TextReader, need_text, need_text_or_image, of_text
 from vlprobe.exact import as_asked
 from vlprobe.regions.source import RegionSource
@@ -166,7 +166,9 @@ class Lxmert(RegionEncoder):
             pairs: which texts and which images meet in the batch; None: each text the image of the same row.
         """
         network, language, vision = self.model, [], []
-        words, seen = (None if mask is None else self._hidden(mask) for mask in (text_mask, region_mask))
+        words, seen = (
+            None if mask is None else padding_bias(moved(mask, self.device).bool()) for mask in (text_mask, region_mask)
+        )
         with as_asked(self.device):
             if ids is not None:
                 ids = moved(ids, self.device)
@@ -193,13 +195,6 @@ class Lxmert(RegionEncoder):
         for block in self.blocks[stream]:
             found.append(block(found[-1], bias)[0])
         return found
-
-    def _hidden(self, mask: torch.Tensor) -> torch.Tensor:
-        """Return what is added to scores, (batch, 1, 1, position): very negative in padding."""
-        there = moved(mask, self.device).bool()
-        lowest = torch.finfo(self.model.dtype).min
-        bias = torch.zeros(there.shape, dtype=self.model.dtype, device=self.device).masked_fill(~there, lowest)
-        return bias[:, None, None]
 
 
 def read_original(checkpoint: Checkpoint) -> Original:

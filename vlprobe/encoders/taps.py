@@ -165,6 +165,19 @@ def residual_blocks(model: nn.Module, paths: Sequence[str], expected: int) -> li
     return list(found)
 
 
+def padding_bias(mask: torch.Tensor) -> torch.Tensor:
+    """Return what is added to the scores of attention, as in transformers: the least float32 is -inf to a softmax.
+
+    Args:
+        mask: (batch, position) bool, False is padding.
+
+    Returns:
+        (batch, 1, 1, position) float32, where the mask is.
+    """
+    bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+    return bias[:, None, None]
+
+
 def pooled(layer: str, states: torch.Tensor) -> Hidden:
     """Return the `Hidden` of a pooler: one position, role `cls`.
 

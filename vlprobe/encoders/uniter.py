@@ -20,7 +20,7 @@ from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.one_stream import OneStream
 from vlprobe.encoders.originals import Original, read_config, read_released, settle
 from vlprobe.encoders.processors import load_tokenizer
-from vlprobe.encoders.taps import tap
+from vlprobe.encoders.taps import padding_bias, tap
 from vlprobe.encoders.text import Pieces, TextReader
 from vlprobe.errors import CheckpointError
 from vlprobe.exact import as_asked
@@ -161,9 +161,8 @@ class Uniter(OneStream):
             positions = order[place[:, 0], : int(lengths[rows].max())]
             seen = mask[place, positions]
             place, positions, seen = (moved(one, self.device) for one in (place, positions, seen))
-            bias = torch.zeros(seen.shape, device=self.device).masked_fill(~seen, torch.finfo(torch.float32).min)
             with tap(list(self.model.encoder.layer)) as states:
-                self.model.encoder(stream[place, positions], attention_mask=bias[:, None, None, :])
+                self.model.encoder(stream[place, positions], attention_mask=padding_bias(seen))
             for state, layer in zip(states, layers.values(), strict=True):
                 layer[place, positions] = state * seen[..., None]
         return layers

@@ -21,7 +21,7 @@ from vlprobe.encoders.loading import load_network
 from vlprobe.encoders.originals import Original, read_released, settle
 from vlprobe.encoders.pixels import ImageReader, patch_roles
 from vlprobe.encoders.processors import load_processor, load_tokenizer
-from vlprobe.encoders.taps import pooled, residual_blocks, tap
+from vlprobe.encoders.taps import padding_bias, pooled, residual_blocks, tap
 from vlprobe.encoders.text import TextReader, need_text_or_image
 from vlprobe.exact import as_asked
 from vlprobe.images import image_size
@@ -197,10 +197,8 @@ class Vilt(Encoder):
                 count = torch.tensor([len(image) for image, _ in images])
                 stream = torch.cat([stream, padded], dim=1)
                 mask = torch.cat([mask, torch.arange(padded.shape[1]) < count[:, None]], dim=1)
-            # Additive over the scores, as in transformers: the least float32 is -inf to a softmax.
-            bias = moved(torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min), self.device)
             with tap(self.blocks) as states:
-                last = self.model.encoder(stream, attention_mask=bias[:, None, None, :])[0]
+                last = self.model.encoder(stream, attention_mask=moved(padding_bias(mask), self.device))[0]
             layers = {f"joint.{index}": state for index, state in enumerate(states)}
             layers["joint.norm"] = self.model.layernorm(last)
             if self.pooler:
